@@ -1,0 +1,241 @@
+-- The schema of tallybox.db. A new database gets this file as it is; an older one is brought here by the numbered
+-- migrations in src/store/migrate.rs, and a test holds the two equal.
+--
+-- Times are milliseconds since 1970 (UTC), days are days since 1970 in the zone that `quota.timezone` named when the row
+-- was written. Ids that leave the box are UUIDv7 made of a row's time and its row id (see src/store/id.rs), so that no
+-- table needs a second unique index for them.
+
+-- Facts about this database: the embedding model its vectors were made with.
+CREATE TABLE settings (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- An erased user stays as a bare id: e-mail and password are gone, `erased_at` is set, the id never comes back.
+CREATE TABLE users (
+    id            INTEGER PRIMARY KEY,
+    uuid          BLOB    NOT NULL UNIQUE CHECK (length(uuid) = 16),
+    email         TEXT,
+    email_key     TEXT    UNIQUE,
+    role          TEXT    NOT NULL CHECK (role IN ('user', 'admin')),
+    tier          TEXT    NOT NULL,
+    password_hash TEXT,
+    disabled_at   INTEGER,
+    erased_at     INTEGER,
+    created_at    INTEGER NOT NULL
+) STRICT;
+
+-- Secrets are stored as SHA-256: of sessions, of tokens, of one-time links.
+CREATE TABLE sessions (
+    id           INTEGER PRIMARY KEY,
+    hash         BLOB    NOT NULL UNIQUE CHECK (length(hash) = 32),
+    user_id      INTEGER NOT NULL REFERENCES users (id),
+    created_at   INTEGER NOT NULL,
+    last_used_at INTEGER NOT NULL,
+    expires_at   INTEGER NOT NULL
+) STRICT;
+-- ends all sessions of a user
+CREATE INDEX sessions_user ON sessions (user_id);
+
+CREATE TABLE tokens (
+    id           INTEGER PRIMARY KEY,
+    hash         BLOB    NOT NULL UNIQUE CHECK (length(hash) = 32),
+    user_id      INTEGER NOT NULL REFERENCES users (id),
+    name         TEXT    NOT NULL,
+    scopes       INTEGER NOT NULL,
+    created_at   INTEGER NOT NULL,
+    expires_at   INTEGER,
+    last_used_at INTEGER,
+    revoked_at   INTEGER
+) STRICT;
+-- lists and revokes the tokens of a user
+CREATE INDEX tokens_user ON tokens (user_id);
+
+-- One-time links: the setup of a first administrator (no user), or the choice of a password.
+CREATE TABLE links (
+    hash       BLOB    PRIMARY KEY CHECK (length(hash) = 32),
+    user_id    INTEGER REFERENCES users (id),
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+-- voids older links of a user
+CREATE INDEX links_user ON links (user_id);
+
+CREATE TABLE audit (
+    id            INTEGER PRIMARY KEY,
+    at            INTEGER NOT NULL,
+    actor_kind    TEXT    NOT NULL CHECK (actor_kind IN ('user', 'command_line', 'system')),
+    actor_id      INTEGER REFERENCES users (id),
+    actor_email   TEXT,
+    action        TEXT    NOT NULL,
+    subject_id    INTEGER REFERENCES users (id),
+    subject_email TEXT,
+    before        TEXT,
+    after         TEXT,
+    address       TEXT
+) STRICT;
+
+-- Per user and resource: the level of a level (for the others the sum of everything ever booked), and the newest entry,
+-- where the user's chain of entries begins.
+CREATE TABLE accounts (
+    user_id  INTEGER NOT NULL REFERENCES users (id),
+    resource INTEGER NOT NULL,
+    total    INTEGER NOT NULL,
+    head     INTEGER NOT NULL,
+    PRIMARY KEY (user_id, resource)
+) STRICT, WITHOUT ROWID;
+
+-- Per day, resource and user: the sum of the day's entries, what is held in that day, and the newest entry that was
+-- recorded on that day (which is where a listing that ends at a date begins). The day comes first, so that all rows of
+-- today lie on few pages: how many pages a commit dirties decides how fast it is.
+CREATE TABLE buckets (
+    day      INTEGER NOT NULL,
+    resource INTEGER NOT NULL,
+    user_id  INTEGER NOT NULL REFERENCES users (id),
+    amount   INTEGER NOT NULL DEFAULT 0,
+    reserved INTEGER NOT NULL DEFAULT 0 CHECK (reserved >= 0),
+    head     INTEGER,
+    PRIMARY KEY (day, resource, user_id)
+) STRICT, WITHOUT ROWID;
+
+-- The ledger: append-only. `previous` is the entry before this one of the same user and resource, so that a listing
+-- walks back without an index, which would dirty a page of its own for each entry.
+CREATE TABLE ledger (
+    id          INTEGER PRIMARY KEY,
+    user_id     INTEGER NOT NULL REFERENCES users (id),
+    resource    INTEGER NOT NULL CHECK (resource BETWEEN 0 AND 2),
+    amount      INTEGER NOT NULL CHECK (amount <> 0),
+    timestamp   INTEGER NOT NULL,
+    recorded_at INTEGER NOT NULL,
+    day         INTEGER NOT NULL,
+    source      INTEGER NOT NULL CHECK (source BETWEEN 0 AND 4),
+    previous    INTEGER,
+    reverses    INTEGER REFERENCES ledger (id),
+    metadata    TEXT
+) STRICT;
+-- the sum of the reversals of an entry
+CREATE INDEX ledger_reversals ON ledger (reverses) WHERE reverses IS NOT NULL;
+
+-- The one door through which entries may leave: open only inside the transaction of an erasure or of retention, which
+-- puts a row here and takes it away again before it commits.
+CREATE TABLE ledger_door (
+    user_id INTEGER PRIMARY KEY REFERENCES users (id),
+    reason  TEXT    NOT NULL CHECK (reason IN ('erasure', 'retention'))
+) STRICT;
+
+CREATE TRIGGER ledger_is_never_updated BEFORE UPDATE ON ledger
+BEGIN
+    SELECT RAISE(ABORT, 'the ledger is append-only');
+END;
+
+CREATE TRIGGER ledger_is_never_deleted BEFORE DELETE ON ledger
+WHEN NOT EXISTS (SELECT 1 FROM ledger_door WHERE ledger_door.user_id = OLD.user_id)
+BEGIN
+    SELECT RAISE(ABORT, 'the ledger is append-only');
+END;
+
+-- state: 0 open and holding, 1 open but freed by its expiry, 2 settled, 3 released.
+-- maker: 0 the user, 1 a caller with act-as (maker_id), 2 an identity proxy, 3 the gateway, 4 an agent run.
+CREATE TABLE reservations (
+    id          INTEGER PRIMARY KEY,
+    user_id     INTEGER NOT NULL REFERENCES users (id),
+    resource    INTEGER NOT NULL CHECK (resource IN (0, 2)),
+    amount      INTEGER NOT NULL CHECK (amount > 0),
+    day         INTEGER NOT NULL,
+    maker       INTEGER NOT NULL CHECK (maker BETWEEN 0 AND 4),
+    maker_id    INTEGER REFERENCES users (id),
+    made_at     INTEGER NOT NULL,
+    expires_at  INTEGER,
+    state       INTEGER NOT NULL DEFAULT 0 CHECK (state BETWEEN 0 AND 3),
+    resolved_at INTEGER,
+    entry_id    INTEGER,
+    settled     INTEGER,
+    metadata    TEXT,
+    late        INTEGER NOT NULL DEFAULT 0
+) STRICT;
+-- a user's open holds; what of them has expired
+CREATE INDEX reservations_holding ON reservations (user_id, resource, expires_at) WHERE state = 0;
+-- the worker's next expired holds
+CREATE INDEX reservations_expiry ON reservations (expires_at) WHERE state = 0 AND expires_at IS NOT NULL;
+
+-- First answers of creating writes, for those who must ask twice.
+CREATE TABLE idempotency (
+    user_id    INTEGER NOT NULL REFERENCES users (id),
+    key        TEXT    NOT NULL,
+    payload    BLOB    NOT NULL CHECK (length(payload) = 32),
+    status     INTEGER NOT NULL,
+    answer     TEXT    NOT NULL,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (user_id, key)
+) STRICT, WITHOUT ROWID;
+-- the worker's answers that are past their 24 hours
+CREATE INDEX idempotency_age ON idempotency (created_at);
+
+-- Refused writes, counted by user, resource and hour.
+CREATE TABLE refusals (
+    hour     INTEGER NOT NULL,
+    user_id  INTEGER NOT NULL REFERENCES users (id),
+    resource INTEGER NOT NULL,
+    count    INTEGER NOT NULL,
+    PRIMARY KEY (hour, user_id, resource)
+) STRICT, WITHOUT ROWID;
+
+-- tier: 0 short-term, 1 intermediate-term, 2 long-term. `tags` and `metadata` are compact JSON, null when empty.
+-- Never reused ids, since vectors and full-text rows are tied to them.
+CREATE TABLE memories (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    user_id      INTEGER NOT NULL REFERENCES users (id),
+    tier         INTEGER NOT NULL CHECK (tier BETWEEN 0 AND 2),
+    type         TEXT    NOT NULL,
+    text         TEXT    NOT NULL,
+    tags         TEXT,
+    metadata     TEXT,
+    session      TEXT,
+    timestamp    INTEGER NOT NULL,
+    created_at   INTEGER NOT NULL,
+    last_seen_at INTEGER,
+    expires_at   INTEGER,
+    size_bytes   INTEGER NOT NULL CHECK (size_bytes > 0),
+    text_bytes   INTEGER NOT NULL,
+    content_hash INTEGER NOT NULL
+) STRICT;
+-- lists a user's memories, newest first; a search of one user
+CREATE INDEX memories_user ON memories (user_id);
+-- a duplicate: the same normalised text of the same user
+CREATE INDEX memories_content ON memories (user_id, content_hash);
+-- what was said before and after
+CREATE INDEX memories_session ON memories (user_id, session, timestamp) WHERE session IS NOT NULL;
+-- sums what has expired without touching the rows
+CREATE INDEX memories_expiry ON memories (user_id, expires_at, tier, size_bytes, text_bytes) WHERE expires_at IS NOT NULL;
+
+-- Per user and tier: what is held, without those whose end has been booked (see memory_expiry).
+CREATE TABLE memory_totals (
+    user_id    INTEGER NOT NULL REFERENCES users (id),
+    tier       INTEGER NOT NULL,
+    memories   INTEGER NOT NULL CHECK (memories >= 0),
+    size_bytes INTEGER NOT NULL CHECK (size_bytes >= 0),
+    text_bytes INTEGER NOT NULL CHECK (text_bytes >= 0),
+    PRIMARY KEY (user_id, tier)
+) STRICT, WITHOUT ROWID;
+
+-- Per user: the instant up to which the ends of memories are booked.
+CREATE TABLE memory_expiry (
+    user_id      INTEGER PRIMARY KEY REFERENCES users (id),
+    booked_until INTEGER NOT NULL
+) STRICT;
+
+-- An embedding a window of the text: 384 little-endian 32-bit floats of length 1. The id is the memory's, shifted by 12
+-- bits, plus the window, so that a memory's windows are one range.
+CREATE TABLE vectors (
+    id        INTEGER PRIMARY KEY,
+    embedding BLOB    NOT NULL CHECK (length(embedding) = 1536)
+) STRICT;
+
+-- Full text. Contentless: the words of a text are derived from it (src/domain/words.rs). `owner` is a word that only the
+-- rows of one user have, so that a search reads no other user's rows.
+CREATE VIRTUAL TABLE words USING fts5 (
+    owner,
+    body,
+    content = '',
+    tokenize = 'porter unicode61 remove_diacritics 2'
+);

@@ -1,0 +1,530 @@
+//! The settings: one struct a section; file < environment < flags.
+//!
+//! Reading never stops at the first fault: [`Config::load`] reports every unknown key, wrong type and broken bound at once.
+
+mod source;
+mod values;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use ipnet::IpNet;
+use toml::{Table, Value};
+
+use crate::domain::Fault;
+use crate::domain::calendar::Calendar;
+use crate::domain::quota::{Limit, Limits, Tiers};
+use crate::store::StoreOptions;
+pub use source::Environment;
+use values::Values;
+
+/// Every setting, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How the box listens.
+    pub server: Server,
+    /// Who is believed.
+    pub auth: Auth,
+    /// The calendar that usage is counted in.
+    pub calendar: Calendar,
+    /// Limits by tier.
+    pub tiers: Tiers,
+    /// Bounds and lives of memories.
+    pub memory: Memory,
+    /// Who makes embeddings.
+    pub embedding: Embedding,
+    /// Where the dashboard's upgrade prompt leads.
+    pub upgrade_url: String,
+    /// Days after which acts leave the audit log.
+    pub audit_keep_days: Option<i64>,
+    /// Logs.
+    pub log: Log,
+    /// Sizes of the store.
+    pub store: StoreOptions,
+    merged: Table,
+}
+
+/// `[server]`
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Base of links, without a slash at the end.
+    pub public_url: Option<String>,
+    /// Proxies whose X-Forwarded-* count.
+    pub trusted_proxies: Networks,
+    /// Origins that may call the JSON API.
+    pub cors_origins: Vec<String>,
+    /// Largest body, in bytes.
+    pub body_bytes_max: usize,
+    /// Longest request, in milliseconds.
+    pub request_timeout_ms: i64,
+    /// Longest wait for a request's head, in milliseconds.
+    pub header_timeout_ms: i64,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Longest drain, in milliseconds.
+    pub drain_timeout_ms: i64,
+}
+
+/// `[auth]`
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// Proxies that name users by header.
+    pub identity_proxies: Networks,
+    /// Create users that a trusted caller names.
+    pub auto_provision: bool,
+    /// The tier of a user for whom none is named.
+    pub default_tier: String,
+    /// Password checks that may wait.
+    pub password_queue: usize,
+}
+
+/// `[memory]`
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// Longest text, in bytes.
+    pub text_bytes_max: usize,
+    /// Bound of a user's short-term memories, in bytes.
+    pub stm_bytes_max: i64,
+    /// Life of short-term memories, in milliseconds; none: for ever.
+    pub stm_ttl_ms: Option<i64>,
+    /// Life of intermediate-term memories.
+    pub itm_ttl_ms: Option<i64>,
+    /// Life of long-term memories.
+    pub ltm_ttl_ms: Option<i64>,
+    /// What happens to a repetition.
+    pub on_duplicate: OnDuplicate,
+}
+
+/// What happens to a memory that repeats another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDuplicate {
+    /// It is stored like any other.
+    Store,
+    /// The older one takes its tags and metadata.
+    Merge,
+    /// It is refused.
+    Refuse,
+}
+
+/// `[embedding]`
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    /// Who makes them.
+    pub provider: Provider,
+    /// Texts that may wait.
+    pub queue: usize,
+}
+
+/// Who makes embeddings.
+#[derive(Clone, Debug)]
+pub enum Provider {
+    /// The model inside.
+    Builtin,
+    /// An OpenAI-compatible endpoint.
+    OpenAi {
+        /// Base URL.
+        url: String,
+        /// Model name.
+        model: String,
+        /// Key.
+        api_key: Option<String>,
+        /// Longest answer, in milliseconds.
+        timeout_ms: i64,
+        /// Tries after the first.
+        retries: u32,
+    },
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// One JSON object a line.
+    pub json: bool,
+    /// Filter.
+    pub level: String,
+}
+
+/// A list of networks.
+#[derive(Clone, Debug, Default)]
+pub struct Networks(Vec<IpNet>);
+
+impl Networks {
+    /// Whether `address` lies in one of them. An IPv4 address in IPv6 clothing is an IPv4 address.
+    pub fn contain(&self, address: std::net::IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address.to_canonical()))
+    }
+}
+
+/// An address or a CIDR range.
+struct Network(IpNet);
+
+impl std::str::FromStr for Network {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let network =
+            text.parse::<IpNet>().or_else(|_| text.parse().map(|address: std::net::IpAddr| IpNet::from(address)));
+        network.map(Self).map_err(|_| ())
+    }
+}
+
+impl Config {
+    /// Reads the settings of `file` (none: the defaults) and the environment.
+    ///
+    /// # Errors
+    /// Every fault there is.
+    pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, Vec<Fault>> {
+        let text = file.map(std::fs::read_to_string).transpose().map_err(|error| {
+            let name = file.unwrap_or(Path::new("")).display();
+            vec![Fault::new("config file", format!("{name} cannot be read: {error}"))]
+        })?;
+        Self::parse(text.as_deref(), environment)
+    }
+
+    /// As [`Config::load`], of a file's text.
+    ///
+    /// # Errors
+    /// Every fault there is.
+    pub fn parse(text: Option<&str>, environment: &Environment) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let merged = source::merge(text, environment, &mut faults);
+        let faults = RefCell::new(faults);
+        let config = Self::from_table(merged, &faults);
+        let faults = faults.into_inner();
+        if faults.is_empty() { Ok(config) } else { Err(faults) }
+    }
+
+    fn from_table(table: Table, faults: &RefCell<Vec<Fault>>) -> Self {
+        let tiers = tiers(&table, faults);
+        let section = |section| Values { table: &table, section, faults };
+        let server = server(&section("server"));
+        let auth = auth(&section("auth"), &tiers);
+        let calendar = Calendar::new(
+            section("quota").parsed("timezone", "an IANA time zone such as Europe/Berlin").unwrap_or(chrono_tz::UTC),
+        );
+        let memory = memory(&section("memory"));
+        let embedding = embedding(&section("embedding"));
+        let upgrade_url = section("dashboard").text("upgrade_url");
+        let keep_days = section("audit").integer("keep_days", 0..=36_500);
+        let log = log(&section("log"));
+        let store = store(&section("store"));
+        check_later_sections(&table, faults);
+        let audit_keep_days = (keep_days > 0).then_some(keep_days);
+        Self {
+            server,
+            auth,
+            calendar,
+            tiers,
+            memory,
+            embedding,
+            upgrade_url,
+            audit_keep_days,
+            log,
+            store,
+            merged: table,
+        }
+    }
+
+    /// The settings that hold, as a file, with secrets masked.
+    pub fn to_masked_toml(&self) -> String {
+        let mut table = self.merged.clone();
+        mask(&mut table);
+        toml::to_string(&table).unwrap_or_default()
+    }
+}
+
+fn mask(table: &mut Table) {
+    for (key, value) in table.iter_mut() {
+        match value {
+            Value::Table(inner) => mask(inner),
+            Value::Array(items) => items.iter_mut().filter_map(Value::as_table_mut).for_each(mask),
+            Value::String(text) if key == "api_key" && !text.is_empty() => "********".clone_into(text),
+            _ => {}
+        }
+    }
+}
+
+fn tiers(table: &Table, faults: &RefCell<Vec<Fault>>) -> Tiers {
+    let mut tiers = BTreeMap::new();
+    let Some(Value::Table(named)) = table.get("tiers") else { return Tiers(tiers) };
+    for (name, value) in named {
+        let path = format!("tiers.{name}");
+        let Some(keys) = value.as_table() else {
+            faults.borrow_mut().push(Fault::new(path, "must be a section"));
+            continue;
+        };
+        for key in keys.keys().filter(|key| !source::TIER_KEYS.contains(&key.as_str())) {
+            faults.borrow_mut().push(Fault::new(format!("{path}.{key}"), "unknown key"));
+        }
+        if name.is_empty() || name.chars().count() > 64 || name.chars().any(char::is_control) {
+            faults.borrow_mut().push(Fault::new(path.clone(), "a tier's name must have 1 to 64 characters"));
+        }
+        let mut limit = |key: &str| {
+            let limit = keys.get(key).and_then(Value::as_integer).and_then(Limit::from_number);
+            if limit.is_none() {
+                faults.borrow_mut().push(Fault::new(
+                    format!("{path}.{key}"),
+                    "must be a whole number of at least 0, or -1 for unlimited",
+                ));
+            }
+            limit.unwrap_or(Limit::AtMost(0))
+        };
+        let [tokens, storage, minutes] = source::TIER_KEYS;
+        let limits = Limits {
+            llm_tokens_day: limit(tokens),
+            memory_storage_bytes: limit(storage),
+            agent_minutes_month: limit(minutes),
+        };
+        tiers.insert(name.clone(), limits);
+    }
+    Tiers(tiers)
+}
+
+fn server(values: &Values<'_>) -> Server {
+    let listen = values.parsed("listen", "an address and port such as 127.0.0.1:8080");
+    if listen.is_none() && values.text("listen").trim().is_empty() {
+        values.fault("listen", "must be an address and port such as 127.0.0.1:8080");
+    }
+    let public_url = Some(values.text("public_url").trim_end_matches('/').to_owned()).filter(|url| !url.is_empty());
+    if public_url.as_ref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+        values.fault("public_url", "must begin with http:// or https://");
+    }
+    let drain_timeout_ms = values.time("drain_timeout");
+    if drain_timeout_ms > 20_000 {
+        values.fault("drain_timeout", "must be at most 20s");
+    }
+    Server {
+        listen: listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
+        public_url,
+        trusted_proxies: networks(values, "trusted_proxies"),
+        cors_origins: values.list("cors_origins", "an origin"),
+        body_bytes_max: values.integer("body_bytes_max", 1_024..=1_073_741_824),
+        request_timeout_ms: values.time("request_timeout"),
+        header_timeout_ms: values.time("header_timeout"),
+        connections_max: values.integer("connections_max", 1..=1_000_000),
+        drain_timeout_ms,
+    }
+}
+
+fn networks(values: &Values<'_>, key: &str) -> Networks {
+    let networks: Vec<Network> = values.list(key, "an address or a range such as 10.0.0.0/8");
+    Networks(networks.into_iter().map(|network| network.0).collect())
+}
+
+fn auth(values: &Values<'_>, tiers: &Tiers) -> Auth {
+    let default_tier = values.text("default_tier");
+    if !tiers.has(&default_tier) {
+        values.fault("default_tier", format!("must be one of the tiers {}", tiers.names()));
+    }
+    Auth {
+        identity_proxies: networks(values, "identity_proxies"),
+        auto_provision: values.flag("auto_provision"),
+        default_tier,
+        password_queue: values.integer("password_queue", 1..=100_000),
+    }
+}
+
+fn memory(values: &Values<'_>) -> Memory {
+    let choices = [("store", OnDuplicate::Store), ("merge", OnDuplicate::Merge), ("refuse", OnDuplicate::Refuse)];
+    Memory {
+        text_bytes_max: values.integer("text_bytes_max", 1..=1_048_576),
+        stm_bytes_max: values.integer("stm_bytes_max", 0..=i64::MAX),
+        stm_ttl_ms: values.time_or_never("stm_ttl"),
+        itm_ttl_ms: values.time_or_never("itm_ttl"),
+        ltm_ttl_ms: values.time_or_never("ltm_ttl"),
+        on_duplicate: values.name("on_duplicate", &choices).unwrap_or(OnDuplicate::Store),
+    }
+}
+
+fn embedding(values: &Values<'_>) -> Embedding {
+    values.integer("dimensions", 384_i64..=384);
+    let remote = values.name("provider", &[("builtin", false), ("openai", true)]).unwrap_or(false);
+    let (url, model) = (values.text("url"), values.text("model"));
+    let api_key = secret(values, "api_key");
+    let (timeout_ms, retries) = (values.time("timeout"), values.integer("retries", 0..=10));
+    let queue = values.integer("queue", 1..=1_000_000);
+    if remote {
+        for (key, text) in [("url", &url), ("model", &model)] {
+            if text.is_empty() {
+                values.fault(key, "must be named for the provider openai");
+            }
+        }
+        let url = url.trim_end_matches('/').to_owned();
+        return Embedding { provider: Provider::OpenAi { url, model, api_key, timeout_ms, retries }, queue };
+    }
+    Embedding { provider: Provider::Builtin, queue }
+}
+
+/// The secret of `key`, or of the file that `<key>_file` names; both is a fault.
+fn secret(values: &Values<'_>, key: &str) -> Option<String> {
+    let file_key = format!("{key}_file");
+    let (secret, file) = (values.text(key), values.text(&file_key));
+    match (secret.is_empty(), file.is_empty()) {
+        (true, true) => None,
+        (false, true) => Some(secret),
+        (false, false) => {
+            values.fault(key, format!("must not be set together with {file_key}"));
+            None
+        }
+        (true, false) => match read_secret_file(&file) {
+            Ok(secret) => Some(secret),
+            Err(message) => {
+                values.fault(&file_key, message);
+                None
+            }
+        },
+    }
+}
+
+fn read_secret_file(path: &str) -> Result<String, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"))?;
+    let secret = text.lines().next().unwrap_or_default().to_owned();
+    if secret.is_empty() { Err(format!("{path} holds nothing")) } else { Ok(secret) }
+}
+
+fn log(values: &Values<'_>) -> Log {
+    let json = values.name("format", &[("text", false), ("json", true)]).unwrap_or(false);
+    Log { json, level: values.text("level") }
+}
+
+fn store(values: &Values<'_>) -> StoreOptions {
+    StoreOptions {
+        readers: values.integer("readers", 1..=256),
+        read_queue: values.integer("read_queue", 1..=1_000_000),
+        write_queue: values.integer("write_queue", 1..=1_000_000),
+        commit_jobs_max: values.integer("commit_jobs_max", 1..=100_000),
+        checkpoint_pages: values.integer("checkpoint_pages", 100..=1_000_000),
+    }
+}
+
+/// Keys of parts that read them from the table when they are built: their form is checked here, at the start.
+fn check_later_sections(table: &Table, faults: &RefCell<Vec<Fault>>) {
+    let section = |section| Values { table, section, faults };
+    let gateway = section("gateway");
+    gateway.flag("stateful");
+    gateway.integer("output_tokens_default", 1..=10_000_000_i64);
+    gateway.integer("output_tokens_min", 1..=10_000_000_i64);
+    section("agents").time("heartbeat_timeout");
+    let backup = section("backup");
+    backup.time_or_never("every");
+    backup.integer("keep", 1..=10_000_i64);
+    let ledger = section("ledger");
+    let days = ledger.integer("keep_days", 0..=36_500_i64);
+    if (1..35).contains(&days) {
+        ledger.fault("keep_days", "must be 0 or at least 35");
+    }
+    let metrics = section("metrics");
+    metrics.name("access", &[("off", ()), ("open", ()), ("token", ())]);
+    metrics.parsed::<SocketAddr>("listen", "an address and port");
+}
+
+/// The administrator to make at a first start without a browser: `TALLYBOX_ADMIN_EMAIL` with `TALLYBOX_ADMIN_PASSWORD`
+/// or `TALLYBOX_ADMIN_PASSWORD_FILE`.
+///
+/// # Errors
+/// Faults: one without the other, both forms of the password, a file that cannot be read.
+pub fn admin_bootstrap(environment: &Environment) -> Result<Option<(String, String)>, Vec<Fault>> {
+    const EMAIL: &str = "TALLYBOX_ADMIN_EMAIL";
+    const PASSWORD: &str = "TALLYBOX_ADMIN_PASSWORD";
+    const PASSWORD_FILE: &str = "TALLYBOX_ADMIN_PASSWORD_FILE";
+    let one = |field: &str, message: &str| Err(vec![Fault::new(field, message)]);
+    let password = match (environment.get(PASSWORD), environment.get(PASSWORD_FILE)) {
+        (Some(_), Some(_)) => return one(PASSWORD, "must not be set together with TALLYBOX_ADMIN_PASSWORD_FILE"),
+        (Some(password), None) => Some(password.to_owned()),
+        (None, Some(path)) => Some(read_secret_file(path).map_err(|message| vec![Fault::new(PASSWORD_FILE, message)])?),
+        (None, None) => None,
+    };
+    match (environment.get(EMAIL), password) {
+        (Some(email), Some(password)) => Ok(Some((email.to_owned(), password))),
+        (None, None) => Ok(None),
+        (Some(_), None) => one(PASSWORD, "must be set together with TALLYBOX_ADMIN_EMAIL"),
+        (None, Some(_)) => one(EMAIL, "must be set together with TALLYBOX_ADMIN_PASSWORD"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> Environment {
+        Environment(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    fn parse(text: &str, pairs: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+        let faults = |faults: Vec<Fault>| faults.into_iter().map(|fault| format!("{}: {}", fault.field, fault.message));
+        Config::parse(Some(text), &environment(pairs)).map_err(|found| faults(found).collect())
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_those_of_the_contract() {
+        let config = Config::parse(None, &Environment::default()).unwrap();
+        assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.tiers.limits("basic").llm_tokens_day, Limit::AtMost(50_000));
+        assert_eq!(config.tiers.limits("free_trial").memory_storage_bytes, Limit::AtMost(1 << 30));
+        assert_eq!(config.tiers.limits("pro").agent_minutes_month, Limit::Unlimited);
+        assert_eq!(config.memory.stm_ttl_ms, Some(86_400_000));
+        assert_eq!(config.memory.ltm_ttl_ms, None);
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let text = "[server]\nlisten = 'nowhere'\ncolour = 'red'\n[tiers.basic]\nllm_tokens_day = -2\n[quota]\ntimezone = 'Mars'";
+        let faults = parse(text, &[("TALLYBOX_SERVER__NOPE", "1"), ("TALLYBOX_STORE__READERS", "x")]).unwrap_err();
+        for field in [
+            "server.listen",
+            "server.colour",
+            "tiers.basic.llm_tokens_day",
+            "quota.timezone",
+            "TALLYBOX_SERVER__NOPE",
+            "TALLYBOX_STORE__READERS",
+        ] {
+            assert!(faults.iter().any(|fault| fault.starts_with(field)), "{field} is missing in {faults:?}");
+        }
+        assert_eq!(faults.len(), 6, "{faults:?}");
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_the_originals_variables_work() {
+        let config = parse(
+            "[tiers.basic]\nllm_tokens_day = 7\n[tiers.team]\nllm_tokens_day = 1\nmemory_storage_bytes = 2\nagent_minutes_month = 3",
+            &[
+                ("TALLYBOX_TIERS__BASIC__LLM_TOKENS_DAY", "8"),
+                ("FREE_TIER_TOKENS_DAY", "9"),
+                ("BASIC_TIER_MEMORY_GB", "0.5"),
+                ("PRO_TIER_MEMORY_GB", "2"),
+                ("TALLYBOX_AUTH__IDENTITY_PROXIES", "127.0.0.1, 10.0.0.0/8"),
+                ("TALLYBOX_MEMORY__STM_TTL", "2"),
+                ("TALLYBOX_SOMETHING", "ignored"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.tiers.limits("basic").llm_tokens_day, Limit::AtMost(8));
+        assert_eq!(config.tiers.limits("team").agent_minutes_month, Limit::AtMost(3));
+        assert_eq!(config.tiers.limits("free_trial").llm_tokens_day, Limit::AtMost(9));
+        assert_eq!(config.tiers.limits("basic").memory_storage_bytes, Limit::AtMost(1 << 29));
+        assert_eq!(config.tiers.limits("pro").memory_storage_bytes, Limit::AtMost(2 << 30));
+        assert_eq!(config.memory.stm_ttl_ms, Some(2_000));
+        assert!(config.auth.identity_proxies.contain("10.1.2.3".parse().unwrap()));
+        assert!(config.auth.identity_proxies.contain("::ffff:127.0.0.1".parse().unwrap()));
+        assert!(!config.auth.identity_proxies.contain("11.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn secrets_are_masked_and_never_given_twice() {
+        let config = parse("[embedding]\napi_key = 'sk-secret'", &[]).unwrap();
+        assert!(!config.to_masked_toml().contains("sk-secret"));
+        let twice = parse("[embedding]\napi_key = 'a'\napi_key_file = '/b'", &[]).unwrap_err();
+        assert!(twice[0].contains("together"), "{twice:?}");
+    }
+
+    #[test]
+    fn the_bootstrap_needs_both_halves() {
+        assert!(admin_bootstrap(&environment(&[("TALLYBOX_ADMIN_EMAIL", "a@b")])).is_err());
+        let both = environment(&[("TALLYBOX_ADMIN_EMAIL", "a@b"), ("TALLYBOX_ADMIN_PASSWORD", "secret")]);
+        assert_eq!(admin_bootstrap(&both).unwrap(), Some(("a@b".to_owned(), "secret".to_owned())));
+    }
+}

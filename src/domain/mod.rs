@@ -1,0 +1,12 @@
+//! The pure heart: types that cannot hold a wrong value, and the rules. No I/O, no async, no clock.
+
+pub mod audit;
+pub mod auth;
+pub mod calendar;
+pub mod error;
+pub mod ledger;
+pub mod memory;
+pub mod quota;
+pub mod unit;
+
+pub use error::{Error, Fault, Result};

@@ -1,0 +1,96 @@
+//! Opening SQLite: the data directory, its files' modes, and the pragmas of each kind of connection.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use r2d2::Pool;
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::{Connection, OpenFlags};
+
+use super::{extension, fault};
+use crate::domain::{Error, Result};
+
+/// The oldest SQLite without the WAL-reset corruption bug, as `SQLITE_VERSION_NUMBER`.
+const SQLITE_VERSION_LEAST: i32 = 3_051_003;
+/// Statements that each connection keeps prepared.
+const STATEMENTS_KEPT: usize = 256;
+/// How long a connection waits for another process's write lock.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(5_000);
+
+/// Path of the database in its directory.
+pub(super) fn database_path(directory: &Path) -> PathBuf {
+    directory.join("tallybox.db")
+}
+
+/// Creates the data directory (0700) and an empty database file (0600) where they are missing. SQLite gives the mode of
+/// the database to the files beside it.
+pub(super) fn create_files(directory: &Path) -> Result<()> {
+    let explain = |error: std::io::Error| {
+        Error::Unavailable(format!(
+            "the data directory {} cannot be used: {error}. Give a directory that this user may write to (--data-dir)",
+            directory.display()
+        ))
+    };
+    if !directory.is_dir() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(explain)?;
+    }
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(database_path(directory)) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(explain(error)),
+    }
+}
+
+/// The connection that writes.
+#[expect(clippy::disallowed_methods, reason = "the room that opens connections")]
+pub(super) fn open_writer(path: &Path, checkpoint_pages: u32) -> Result<Connection> {
+    assert!(
+        rusqlite::version_number() >= SQLITE_VERSION_LEAST,
+        "SQLite {} can corrupt its log; {SQLITE_VERSION_LEAST} is the oldest that is safe",
+        rusqlite::version()
+    );
+    extension::register();
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(fault)?;
+    set_common(&connection).map_err(fault)?;
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(fault)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(fault)?;
+    connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024).map_err(fault)?;
+    connection.pragma_update(None, "wal_autocheckpoint", checkpoint_pages).map_err(fault)?;
+    connection.pragma_update(None, "cache_size", -32 * 1024).map_err(fault)?;
+    Ok(connection)
+}
+
+/// Brings the planner's statistics up to date; cheap when there is nothing to do.
+pub(super) fn optimize(connection: &Connection) -> Result<()> {
+    connection.execute_batch("PRAGMA optimize = 0x10002").map_err(fault)
+}
+
+/// The connections that read.
+pub(super) fn open_readers(path: &Path, count: u32) -> Result<Pool<SqliteConnectionManager>> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let manager = SqliteConnectionManager::file(path).with_flags(flags).with_init(|connection| {
+        set_common(connection)?;
+        connection.pragma_update(None, "cache_size", -8 * 1024)?;
+        connection.pragma_update(None, "query_only", true)
+    });
+    Pool::builder()
+        .max_size(count)
+        .min_idle(Some(1))
+        .test_on_check_out(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connection_timeout(BUSY_TIMEOUT)
+        .build(manager)
+        .map_err(|error| Error::Unavailable(format!("the database cannot be opened: {error}")))
+}
+
+fn set_common(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")
+}

@@ -1,0 +1,119 @@
+//! The schema: `schema.sql` for a new database, numbered migrations for an older one, a refusal for a newer one.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::fault;
+use crate::domain::{Error, Result};
+
+/// The schema of a new database.
+const SCHEMA: &str = include_str!("../../schema.sql");
+/// `PRAGMA application_id`: "tbox", so that another program's file is not taken for ours.
+const APPLICATION_ID: i32 = 0x7462_6f78;
+/// Migration `n` brings version `n + 1` to `n + 2`. Never edited once released, only added to.
+const MIGRATIONS: &[&str] = &[];
+/// The version this program writes.
+#[expect(clippy::cast_possible_truncation, reason = "a handful of migrations")]
+pub(crate) const VERSION: u32 = MIGRATIONS.len() as u32 + 1;
+
+/// Brings the database to [`VERSION`] in one transaction.
+///
+/// # Errors
+/// `Unavailable` for a newer schema or a file of another program; `Internal` where SQLite refuses.
+pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
+    if version(connection)? == VERSION {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
+    // Another process may have been quicker while this one waited for the lock.
+    match version(&transaction)? {
+        VERSION => {}
+        0 => {
+            require_empty(&transaction)?;
+            transaction.execute_batch(SCHEMA).map_err(fault)?;
+            transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(fault)?;
+        }
+        newer if newer > VERSION => {
+            return Err(Error::Unavailable(format!(
+                "the database has schema version {newer}, which is newer than version {VERSION} of this program: \
+                 start the newer tallybox that wrote it"
+            )));
+        }
+        older => {
+            for migration in MIGRATIONS.iter().skip(older as usize - 1) {
+                transaction.execute_batch(migration).map_err(fault)?;
+            }
+        }
+    }
+    transaction.pragma_update(None, "user_version", VERSION).map_err(fault)?;
+    transaction.commit().map_err(fault)
+}
+
+/// The version the file has: 0 when new.
+pub(super) fn version(connection: &Connection) -> Result<u32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fault)
+}
+
+fn require_empty(connection: &Connection) -> Result<()> {
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(fault)?;
+    if tables == 0 {
+        Ok(())
+    } else {
+        Err(Error::Unavailable("tallybox.db is not empty and not a database of tallybox".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What version 1 looked like when it was released; later versions add a migration, never touch this file.
+    const VERSION_1: &str = include_str!("../../tests/data/schema-1.sql");
+
+    fn memory() -> Connection {
+        super::super::extension::register();
+        Connection::open_in_memory().unwrap()
+    }
+
+    fn shape(connection: &Connection) -> Vec<(String, String)> {
+        let mut statement =
+            connection.prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema ORDER BY type, name").unwrap();
+        let rows = statement
+            .query_map([], |row| {
+                let sql: String = row.get(1)?;
+                let words: Vec<&str> = sql.split_whitespace().collect();
+                Ok((row.get(0)?, words.join(" ")))
+            })
+            .unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn an_upgraded_schema_equals_the_fresh_one() {
+        let mut fresh = memory();
+        migrate(&mut fresh).unwrap();
+        let mut upgraded = memory();
+        upgraded.execute_batch(VERSION_1).unwrap();
+        upgraded.pragma_update(None, "user_version", 1).unwrap();
+        migrate(&mut upgraded).unwrap();
+        assert_eq!(shape(&upgraded), shape(&fresh));
+        assert_eq!(version(&upgraded).unwrap(), VERSION);
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_and_left_alone() {
+        let mut connection = memory();
+        migrate(&mut connection).unwrap();
+        connection.pragma_update(None, "user_version", VERSION + 1).unwrap();
+        let refusal = migrate(&mut connection).unwrap_err().to_string();
+        assert!(refusal.contains("newer"), "{refusal}");
+        assert_eq!(version(&connection).unwrap(), VERSION + 1);
+    }
+
+    #[test]
+    fn a_file_of_another_program_is_refused() {
+        let mut connection = memory();
+        connection.execute_batch("CREATE TABLE theirs (x)").unwrap();
+        assert!(migrate(&mut connection).unwrap_err().to_string().contains("not a database of tallybox"));
+    }
+}

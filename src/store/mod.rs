@@ -1,0 +1,246 @@
+//! All the SQL. The only place that names rusqlite or r2d2.
+//!
+//! [`Store::read`] gives a [`Reader`]: a snapshot of the database in a transaction of its own. [`Store::write`] gives a
+//! [`Writer`]: the one transaction that writes, shared with whatever else was waiting (see `writer.rs`), and answers only
+//! after it has been committed and synced.
+
+mod connection;
+mod extension;
+mod id;
+mod migrate;
+mod writer;
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use r2d2::Pool;
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::{CachedStatement, Connection, ErrorCode};
+use tokio::sync::Semaphore;
+
+use crate::clock::Clock;
+use crate::domain::unit::Timestamp;
+use crate::domain::{Error, Result};
+pub(crate) use migrate::VERSION as SCHEMA_VERSION;
+
+/// How a store is sized.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Connections that read, at least 1.
+    pub readers: u32,
+    /// Reads that may wait for one; one more is `Busy`.
+    pub read_queue: usize,
+    /// Writes that may wait; one more is `Busy`.
+    pub write_queue: usize,
+    /// Most writes of one commit.
+    pub commit_jobs_max: usize,
+    /// Pages in the log after which it is copied into the database.
+    pub checkpoint_pages: u32,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { readers: 4, read_queue: 1_024, write_queue: 4_096, commit_jobs_max: 256, checkpoint_pages: 10_000 }
+    }
+}
+
+/// The database: any number of readers, one writer.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    directory: PathBuf,
+    clock: Clock,
+    readers: Pool<SqliteConnectionManager>,
+    read_permits: Semaphore,
+    reads_waiting: AtomicUsize,
+    read_queue: usize,
+    writer: writer::Handle,
+    auth_version: Arc<AtomicU64>,
+}
+
+impl Store {
+    /// Opens (and where needed creates or migrates) the database in `directory`.
+    ///
+    /// # Errors
+    /// `Unavailable` where the directory cannot be used or the schema is newer than this program.
+    pub fn open(directory: &Path, clock: Clock, options: &StoreOptions) -> Result<Self> {
+        connection::create_files(directory)?;
+        let path = connection::database_path(directory);
+        let mut connection = connection::open_writer(&path, options.checkpoint_pages)?;
+        migrate::migrate(&mut connection)?;
+        connection::optimize(&connection)?;
+        let readers = connection::open_readers(&path, options.readers)?;
+        let auth_version = Arc::new(AtomicU64::new(0));
+        let writer = writer::start(connection, clock.clone(), Arc::clone(&auth_version), options)?;
+        let inner = Inner {
+            directory: directory.to_owned(),
+            clock,
+            readers,
+            read_permits: Semaphore::new(options.readers as usize),
+            reads_waiting: AtomicUsize::new(0),
+            read_queue: options.read_queue,
+            writer,
+            auth_version,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The data directory.
+    pub fn directory(&self) -> &Path {
+        &self.inner.directory
+    }
+
+    /// The time source.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// Runs `work` on a snapshot, on the blocking pool.
+    ///
+    /// # Errors
+    /// `Busy` when too many reads wait already; whatever `work` fails with.
+    pub async fn read<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
+    {
+        let waiting = self.inner.reads_waiting.fetch_add(1, Ordering::Relaxed);
+        let permit = if waiting >= self.inner.read_queue {
+            Err(Error::Busy("the read queue"))
+        } else {
+            self.inner.read_permits.acquire().await.map_err(|_| Error::Unavailable("the store is closed".to_owned()))
+        };
+        self.inner.reads_waiting.fetch_sub(1, Ordering::Relaxed);
+        let _permit = permit?;
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || store.read_blocking(work))
+            .await
+            .map_err(|panic| Error::Internal(format!("a read panicked: {panic}")))?
+    }
+
+    /// Runs `work` on a snapshot, here.
+    ///
+    /// # Errors
+    /// Whatever `work` fails with.
+    pub fn read_blocking<T>(&self, work: impl FnOnce(&Reader<'_>) -> Result<T>) -> Result<T> {
+        let mut connection = self
+            .inner
+            .readers
+            .get()
+            .map_err(|error| Error::Unavailable(format!("no connection to read by: {error}")))?;
+        let transaction = connection.transaction().map_err(fault)?;
+        let reader = Reader { connection: &transaction, now: self.inner.clock.now() };
+        let result = work(&reader);
+        transaction.finish().map_err(fault)?;
+        result
+    }
+
+    /// Runs `work` in the writing transaction and answers once it is durable. A failure of `work` undoes what it did.
+    ///
+    /// # Errors
+    /// `Busy` when too many writes wait already; `Unavailable` where the commit failed; whatever `work` fails with.
+    pub async fn write<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
+    {
+        let reply = self.inner.writer.submit(work)?;
+        reply.await.unwrap_or_else(|_| Err(Error::Unavailable("the store is closed".to_owned())))
+    }
+
+    /// As [`Store::write`], for threads that may wait.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub fn write_blocking<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
+    {
+        let reply = self.inner.writer.submit(work)?;
+        reply.blocking_recv().unwrap_or_else(|_| Err(Error::Unavailable("the store is closed".to_owned())))
+    }
+
+    /// Counts the commits that changed who may do what, ours and other processes' (as far as the writer has seen them).
+    /// What was learnt of a credential at one value holds at the same value.
+    pub fn auth_version(&self) -> u64 {
+        self.inner.auth_version.load(Ordering::Acquire)
+    }
+
+    /// Finishes the writes that wait and closes the writer. Idempotent.
+    pub fn close(&self) {
+        self.inner.writer.close();
+    }
+}
+
+/// A snapshot of the database with a frozen `now`.
+pub struct Reader<'c> {
+    connection: &'c Connection,
+    now: Timestamp,
+}
+
+impl Reader<'_> {
+    /// The instant of this transaction.
+    pub const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>> {
+        self.connection.prepare_cached(sql).map_err(fault)
+    }
+}
+
+/// The writing transaction with a frozen `now`. Reads through it see what it wrote.
+pub struct Writer<'c> {
+    reader: Reader<'c>,
+    auth_version: u64,
+    auth_touched: bool,
+}
+
+impl<'c> Deref for Writer<'c> {
+    type Target = Reader<'c>;
+
+    fn deref(&self) -> &Reader<'c> {
+        &self.reader
+    }
+}
+
+impl Writer<'_> {
+    /// Whether what was learnt of a credential at `version` still holds in this transaction.
+    pub const fn auth_holds(&self, version: u64) -> bool {
+        !self.auth_touched && self.auth_version == version
+    }
+
+    /// To be called by whatever changes who may do what.
+    const fn touch_auth(&mut self) {
+        self.auth_touched = true;
+    }
+
+    /// Runs a statement and gives the number of rows it changed.
+    fn execute(&mut self, sql: &str, parameters: impl rusqlite::Params) -> Result<usize> {
+        self.prepare(sql)?.execute(parameters).map_err(fault)
+    }
+
+    /// Runs an INSERT and gives the row id.
+    fn insert(&mut self, sql: &str, parameters: impl rusqlite::Params) -> Result<i64> {
+        self.prepare(sql)?.insert(parameters).map_err(fault)
+    }
+}
+
+/// SQLite's failures as ours. Faults of the disk are circumstances; everything else is a fault of this program.
+fn fault(error: rusqlite::Error) -> Error {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => Error::Unavailable("the disk is full".to_owned()),
+        Some(ErrorCode::ReadOnly) => Error::Unavailable("the database is read-only".to_owned()),
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            Error::Unavailable(format!("the database cannot be used: {error}"))
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Busy("the database"),
+        _ => Error::Internal(format!("sqlite: {error}")),
+    }
+}

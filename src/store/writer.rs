@@ -1,0 +1,218 @@
+//! The one thread that writes.
+//!
+//! It takes whatever waits (up to a cap) into one `BEGIN IMMEDIATE`, with a savepoint a job, and replies only after
+//! COMMIT: with `synchronous=FULL` a commit costs the same for one job or for hundreds. A job that fails or panics is
+//! rolled back to its savepoint and its neighbours commit.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::{Reader, StoreOptions, Writer, fault};
+use crate::clock::Clock;
+use crate::domain::{Error, Result};
+
+/// Where a job's commit ended.
+enum Fate {
+    Committed,
+    /// Nothing of the group was kept, for this reason.
+    Lost(String),
+}
+
+/// A unit of work, type-erased: run inside the transaction, answered after it.
+trait Job: Send {
+    /// Whether its changes shall be kept.
+    fn run(&mut self, writer: &mut Writer<'_>) -> bool;
+    fn answer(self: Box<Self>, fate: &Fate);
+}
+
+struct Task<F, T> {
+    work: Option<F>,
+    result: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<F, T> Job for Task<F, T>
+where
+    F: FnOnce(&mut Writer<'_>) -> Result<T> + Send,
+    T: Send,
+{
+    fn run(&mut self, writer: &mut Writer<'_>) -> bool {
+        let Some(work) = self.work.take() else { return false };
+        let result = catch_unwind(AssertUnwindSafe(|| work(writer)))
+            .unwrap_or_else(|panic| Err(Error::Internal(format!("a write panicked: {}", text_of(panic.as_ref())))));
+        let keep = result.is_ok();
+        self.result = Some(result);
+        keep
+    }
+
+    fn answer(self: Box<Self>, fate: &Fate) {
+        let answer = match (fate, self.result) {
+            // A refusal was decided on what has now not happened; asking again is the only honest answer.
+            (Fate::Lost(why), _) => Err(Error::Unavailable(why.clone())),
+            (Fate::Committed, Some(result)) => result,
+            (Fate::Committed, None) => Err(Error::Internal("a job was not run".to_owned())),
+        };
+        // A caller that went away no longer wants its answer; the write stands.
+        let _ = self.reply.send(answer);
+    }
+}
+
+fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
+}
+
+/// The thread and the queue to it.
+pub(super) struct Handle {
+    queue: Mutex<Option<SyncSender<Box<dyn Job>>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Handle {
+    /// Puts `work` into the queue.
+    pub(super) fn submit<T, F>(&self, work: F) -> Result<oneshot::Receiver<Result<T>>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job: Box<dyn Job> = Box::new(Task { work: Some(work), result: None, reply });
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(sender) = queue.as_ref() else { return Err(Error::Unavailable("the store is closed".to_owned())) };
+        match sender.try_send(job) {
+            Ok(()) => Ok(answer),
+            Err(TrySendError::Full(_)) => Err(Error::Busy("the write queue")),
+            Err(TrySendError::Disconnected(_)) => Err(Error::Unavailable("the writer has stopped".to_owned())),
+        }
+    }
+
+    /// Lets the thread finish what waits and end.
+    pub(super) fn close(&self) {
+        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // The thread's own panics are caught job by job; one outside a job has been printed by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Starts the thread on `connection`.
+pub(super) fn start(
+    connection: Connection,
+    clock: Clock,
+    auth_version: Arc<AtomicU64>,
+    options: &StoreOptions,
+) -> Result<Handle> {
+    let (sender, receiver) = sync_channel(options.write_queue);
+    let mut thread = Thread { connection, clock, auth_version, data_version: 0, jobs_max: options.commit_jobs_max };
+    let handle = std::thread::Builder::new()
+        .name("writer".to_owned())
+        .spawn(move || thread.serve(&receiver))
+        .map_err(|error| Error::Unavailable(format!("the writer cannot be started: {error}")))?;
+    Ok(Handle { queue: Mutex::new(Some(sender)), thread: Mutex::new(Some(handle)) })
+}
+
+struct Thread {
+    connection: Connection,
+    clock: Clock,
+    auth_version: Arc<AtomicU64>,
+    data_version: i64,
+    jobs_max: usize,
+}
+
+impl Thread {
+    fn serve(&mut self, queue: &Receiver<Box<dyn Job>>) {
+        let mut jobs = Vec::with_capacity(self.jobs_max);
+        while let Ok(first) = queue.recv() {
+            jobs.push(first);
+            while jobs.len() < self.jobs_max {
+                let Ok(next) = queue.try_recv() else { break };
+                jobs.push(next);
+            }
+            let fate = self.commit(&mut jobs).map_or_else(|error| Fate::Lost(reason(&error)), |()| Fate::Committed);
+            for job in jobs.drain(..) {
+                job.answer(&fate);
+            }
+        }
+        if let Err(error) = super::connection::optimize(&self.connection) {
+            tracing::warn!(%error, "optimize at the end failed");
+        }
+    }
+
+    /// One transaction with a savepoint a job. An error means that nothing of it was kept.
+    fn commit(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<()> {
+        self.run_statement("BEGIN IMMEDIATE")?;
+        let result = self.run_all(jobs).and_then(|touched| self.run_statement("COMMIT").map(|()| touched));
+        match result {
+            Ok(touched) => {
+                if touched {
+                    self.auth_version.fetch_add(1, Ordering::AcqRel);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if !self.connection.is_autocommit() {
+                    self.run_statement("ROLLBACK")?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs every job and tells whether one changed who may do what.
+    fn run_all(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<bool> {
+        self.notice_other_processes()?;
+        let reader = Reader { connection: &self.connection, now: self.clock.now() };
+        let auth_version = self.auth_version.load(Ordering::Acquire);
+        let mut writer = Writer { reader, auth_version, auth_touched: false };
+        for job in jobs {
+            self.run_statement("SAVEPOINT job")?;
+            let keep = job.run(&mut writer);
+            // A full disk or an I/O error may have rolled back the whole group: then no neighbour is acknowledged.
+            if self.connection.is_autocommit() {
+                return Err(Error::Unavailable("the disk failed in the middle of a commit".to_owned()));
+            }
+            if !keep {
+                self.run_statement("ROLLBACK TO job")?;
+            }
+            self.run_statement("RELEASE job")?;
+        }
+        Ok(writer.auth_touched)
+    }
+
+    /// `data_version` changes when another process has committed: it may have changed who may do what.
+    fn notice_other_processes(&mut self) -> Result<()> {
+        let mut statement = self.connection.prepare_cached("PRAGMA data_version").map_err(fault)?;
+        let version: i64 = statement.query_row([], |row| row.get(0)).map_err(fault)?;
+        if version != self.data_version {
+            self.data_version = version;
+            self.auth_version.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    fn run_statement(&self, sql: &str) -> Result<()> {
+        self.connection.prepare_cached(sql).and_then(|mut statement| statement.execute([])).map(drop).map_err(fault)
+    }
+}
+
+fn reason(error: &Error) -> String {
+    tracing::error!(%error, "a commit failed; nothing of it was kept");
+    match error {
+        Error::Unavailable(why) => why.clone(),
+        Error::Internal(why) => format!("the write could not be committed: {why}"),
+        other => other.to_string(),
+    }
+}
