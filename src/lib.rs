@@ -1,6 +1,25 @@
 //! Tallybox: memory, metering and limits for AI assistants, in one binary with embedded SQLite.
+//!
+//! The map, from the outside in; imports point downwards only (`tests/tidy.rs` holds the walls):
+//!
+//! - [`app`] builds everything, serves, drains; [`worker`] does what recurs; [`config`] reads the settings.
+//! - `web` is HTTP: every route in one table, thin handlers. [`view`] turns data into pages.
+//! - [`service`] does the work on a `Reader` or `Writer`: load, decide, write.
+//! - [`adapter`] is the outside world that is neither HTTP in nor SQL: who makes embeddings.
+//! - [`store`] holds all the SQL; one thread writes, with group commit at `synchronous=FULL`.
+//! - [`domain`] is pure: types that cannot hold a wrong value, and the rules.
+//!
+//! To add a resource, a route or a page, see CONTRIBUTING.md.
 
+pub mod app;
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod service;
 pub mod store;
+pub mod view;
+mod web;
+pub mod worker;
+
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -207,7 +207,7 @@ pub struct ApiToken {
 }
 
 /// What kind of credential stands behind a caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Credential {
     /// A session, by its row in the store.
     Session(i64),

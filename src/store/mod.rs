@@ -4,6 +4,7 @@
 //! [`Writer`]: the one transaction that writes, shared with whatever else was waiting (see `writer.rs`), and answers only
 //! after it has been committed and synced.
 
+pub(crate) mod auth;
 mod connection;
 mod extension;
 mod id;

@@ -1,0 +1,133 @@
+//! The composition root: builds everything, serves, drains, shuts down. Tests start the same [`App`].
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tower::ServiceExt;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::store::Store;
+use crate::web::{self, AppState, Peer};
+use crate::worker::Worker;
+
+/// The program, built and not yet serving.
+pub struct App {
+    state: AppState,
+    router: Router,
+}
+
+impl App {
+    /// Opens (and where needed creates or migrates) the data directory and builds everything.
+    ///
+    /// # Errors
+    /// Where the directory cannot be used, the schema is newer, or the embedder cannot be had.
+    pub fn build(config: Config, data_directory: &Path, clock: Clock) -> anyhow::Result<Self> {
+        let store = Store::open(data_directory, clock, &config.store)?;
+        let state = AppState::new(Arc::new(config), store);
+        let router = web::router(&state);
+        Ok(Self { state, router })
+    }
+
+    /// The HTTP application, for calls without a network.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.state.store
+    }
+
+    /// The periodic work, for tests that turn the clock and then run it by hand.
+    pub fn worker(&self) -> Worker {
+        Worker::new(&self.state)
+    }
+
+    /// Binds the configured address.
+    ///
+    /// # Errors
+    /// Where the address cannot be bound.
+    pub async fn bind(&self) -> anyhow::Result<TcpListener> {
+        let address = self.state.config.server.listen;
+        TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+    }
+
+    /// Serves until `stop` is true, then drains: no new connections, what is under way may finish within
+    /// `server.drain_timeout`, the worker writes down what is noted, and the store closes.
+    ///
+    /// # Errors
+    /// Where the last notes cannot be written.
+    #[expect(clippy::disallowed_methods, reason = "the composition root starts and ends the tasks")]
+    pub async fn serve(self, listener: TcpListener, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+        let server = &self.state.config.server;
+        let worker = tokio::spawn(self.worker().run(stop.clone()));
+        let connections = Arc::new(Semaphore::new(server.connections_max));
+        let graceful = GracefulShutdown::new();
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_millis(server.header_timeout_ms.unsigned_abs()));
+        builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
+        loop {
+            let permit = Arc::clone(&connections).acquire_owned().await.context("the connection cap")?;
+            let (stream, peer) = tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        // Out of descriptors, mostly: the connections that end give some back.
+                        tracing::warn!(%error, "a connection could not be taken");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                },
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            // Small answers are sent at once; a peer that is already gone is noticed when it is served.
+            let _ = stream.set_nodelay(true);
+            let service = TowerToHyperService::new(with_peer(self.router.clone(), peer));
+            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+            let connection = graceful.watch(connection);
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                drop(permit);
+            });
+        }
+        drop(listener);
+        let limit = Duration::from_millis(server.drain_timeout_ms.unsigned_abs());
+        if tokio::time::timeout(limit, graceful.shutdown()).await.is_err() {
+            tracing::warn!("some requests did not finish within server.drain_timeout and were cut");
+        }
+        worker.await.context("the worker")?;
+        let store = self.state.store.clone();
+        tokio::task::spawn_blocking(move || store.close()).await.context("closing the store")
+    }
+}
+
+fn with_peer(
+    router: Router,
+    peer: SocketAddr,
+) -> impl tower::Service<
+    hyper::Request<hyper::body::Incoming>,
+    Response = axum::response::Response,
+    Error = std::convert::Infallible,
+    Future = impl Send,
+> + Clone {
+    router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        request.map(axum::body::Body::new)
+    })
+}

@@ -1,0 +1,4 @@
+//! What the box does: synchronous functions over a `Reader` or a `Writer` that load, decide by the rules of `domain`, and
+//! write.
+
+pub mod auth;

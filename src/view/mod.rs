@@ -1,0 +1,4 @@
+//! Pure views: data to maud markup.
+
+pub mod error;
+pub mod layout;

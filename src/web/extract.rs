@@ -1,0 +1,202 @@
+//! What handlers take: who calls, a JSON body, a query, an idempotency key.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{Extensions, HeaderMap};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::input::Fields;
+use super::problem::Failure;
+use super::state::{AppState, Known};
+use crate::config::Server;
+use crate::domain::{Error, Result};
+use crate::service::auth::{Bearer, Presented};
+
+/// The TCP peer of a connection, put there by the listener.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// The peer's address; the tests' in-process calls have none and come from loopback.
+pub(super) fn peer_of(extensions: &Extensions) -> IpAddr {
+    extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.0.ip()).to_canonical()
+}
+
+/// The client's address: the peer's, or behind trusted proxies the rightmost of X-Forwarded-For outside them.
+pub(super) fn client_of(headers: &HeaderMap, extensions: &Extensions, server: &Server) -> IpAddr {
+    let peer = peer_of(extensions);
+    if !server.trusted_proxies.contain(peer) {
+        return peer;
+    }
+    let forwarded = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let hops: Vec<&str> = forwarded.flat_map(|line| line.split(',')).map(str::trim).collect();
+    let mut client = peer;
+    for hop in hops.into_iter().rev() {
+        let Ok(address) = hop.parse::<IpAddr>() else { break };
+        client = address.to_canonical();
+        if !server.trusted_proxies.contain(client) {
+            break;
+        }
+    }
+    client
+}
+
+/// Whether the client's own connection is TLS, as far as a trusted proxy says so.
+pub(super) fn is_https(headers: &HeaderMap, extensions: &Extensions, server: &Server) -> bool {
+    let by_proxy = server.trusted_proxies.contain(peer_of(extensions))
+        && headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+    by_proxy || server.public_url.as_ref().is_some_and(|url| url.starts_with("https://"))
+}
+
+/// What a request shows of who sends it.
+pub(super) fn presented(headers: &HeaderMap, extensions: &Extensions, state: &AppState) -> Presented {
+    let text = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned());
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
+        let (scheme, secret) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| Bearer::parse(secret.trim())).flatten()
+    });
+    Presented {
+        bearer,
+        from_identity_proxy: bearer.is_none() && state.config.auth.identity_proxies.contain(peer_of(extensions)),
+        user_id: text("x-user-id"),
+        user_email: text("x-user-email"),
+        user_tier: text("x-user-tier"),
+    }
+}
+
+/// Who calls: put there by the route's guard, which has checked the credential and its scope.
+impl FromRequestParts<AppState> for Known {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Failure> {
+        parts.extensions.get::<Self>().cloned().ok_or(Failure(Error::Unauthenticated))
+    }
+}
+
+/// The client's address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Client(pub(super) IpAddr);
+
+impl FromRequestParts<AppState> for Client {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Failure> {
+        Ok(Self(client_of(&parts.headers, &parts.extensions, &state.config.server)))
+    }
+}
+
+/// The query, unread.
+pub(super) struct Query(pub(super) Fields);
+
+impl FromRequestParts<AppState> for Query {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Failure> {
+        Ok(Self(Fields::of_query(parts.uri.query())?))
+    }
+}
+
+/// A JSON body, unread, with the hash of its value for idempotency.
+pub(super) struct Body {
+    pub(super) value: Value,
+}
+
+impl Body {
+    /// Its fields.
+    pub(super) fn fields(self) -> Result<Fields> {
+        Fields::of_body(self.value)
+    }
+
+    /// Its fields; an empty body is an empty object.
+    pub(super) fn fields_or_none(self) -> Result<Fields> {
+        Fields::of_body(if self.value.is_null() { Value::Object(serde_json::Map::new()) } else { self.value })
+    }
+}
+
+impl FromRequest<AppState> for Body {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Failure> {
+        let headers = request.headers();
+        if headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+        {
+            return Err(Error::UnsupportedMediaType("a compressed body is not taken".to_owned()).into());
+        }
+        let has_body = headers.contains_key(TRANSFER_ENCODING)
+            || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
+        if !has_body {
+            return Ok(Self { value: Value::Null });
+        }
+        if !is_json(headers) {
+            return Err(Error::UnsupportedMediaType("the body must be application/json".to_owned()).into());
+        }
+        let bytes = read_body(request, state.config.server.body_bytes_max).await?;
+        if bytes.is_empty() {
+            return Ok(Self { value: Value::Null });
+        }
+        let value =
+            serde_json::from_slice(&bytes).map_err(|error| Error::Malformed(format!("malformed JSON: {error}")))?;
+        Ok(Self { value })
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(media) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    let essence = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+/// Reads a body of at most `limit` bytes.
+pub(super) async fn read_body(request: Request, limit: usize) -> Result<bytes::Bytes> {
+    let declared = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if declared.is_some_and(|length: u64| length > limit as u64) {
+        return Err(Error::TooLarge(limit as u64));
+    }
+    match Limited::new(request.into_body(), limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Error::TooLarge(limit as u64)),
+        Err(error) => Err(Error::Malformed(format!("the body could not be read: {error}"))),
+    }
+}
+
+/// What makes a creating write repeatable: the key, and what it was first used for.
+#[derive(Clone, Debug)]
+pub(super) struct IdempotencyKey {
+    /// 1 to 255 visible characters.
+    pub(super) key: String,
+    /// The route, the same one with and without `/api`.
+    pub(super) route: String,
+}
+
+impl IdempotencyKey {
+    /// SHA-256 of the route and of the payload as a JSON value.
+    pub(super) fn payload(&self, body: &Value) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(self.route.as_bytes());
+        hash.update([0]);
+        hash.update(body.to_string().as_bytes());
+        hash.finalize().into()
+    }
+}
+
+/// The key of a request that has one.
+pub(super) struct MaybeKey(pub(super) Option<IdempotencyKey>);
+
+impl FromRequestParts<AppState> for MaybeKey {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Failure> {
+        let Some(value) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
+        let key = value.to_str().unwrap_or_default();
+        if !(1..=255).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Error::invalid("Idempotency-Key", "must be 1 to 255 visible ASCII characters").into());
+        }
+        let path = parts.uri.path();
+        let route = format!("{} {}", parts.method, path.strip_prefix("/api").unwrap_or(path));
+        Ok(Self(Some(IdempotencyKey { key: key.to_owned(), route })))
+    }
+}

@@ -1,0 +1,271 @@
+//! Parsing at the edge: bodies and queries into checked values, with every fault named at once.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value};
+
+use crate::domain::ledger::{METADATA_BYTES_MAX, METADATA_DEPTH_MAX, ResourceType};
+use crate::domain::unit::Timestamp;
+use crate::domain::{Error, Fault, Result};
+
+/// The fields of an object that has not been read yet. What is left at the end is unknown, which is a fault too.
+pub(super) struct Fields {
+    map: Map<String, Value>,
+    prefix: String,
+    faults: Vec<Fault>,
+}
+
+/// Why a value is refused, naming the bound.
+pub(super) type Why = String;
+
+impl Fields {
+    /// Of a JSON body.
+    pub(super) fn of_body(body: Value) -> Result<Self> {
+        Self::of_value(body, "")
+    }
+
+    /// Of an element of a list, whose faults begin with `prefix`.
+    pub(super) fn of_value(value: Value, prefix: &str) -> Result<Self> {
+        match value {
+            Value::Object(map) => Ok(Self { map, prefix: prefix.to_owned(), faults: Vec::new() }),
+            _ => Err(Error::invalid(if prefix.is_empty() { "body" } else { prefix }, "must be an object")),
+        }
+    }
+
+    /// Of a query string. A parameter given twice is a fault.
+    pub(super) fn of_query(query: Option<&str>) -> Result<Self> {
+        let mut fields = Self { map: Map::new(), prefix: String::new(), faults: Vec::new() };
+        let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query.unwrap_or_default())
+            .map_err(|_| Error::invalid("query", "must be name=value pairs, percent-encoded UTF-8"))?;
+        for (name, value) in pairs {
+            if fields.map.insert(name.clone(), Value::String(value)).is_some() {
+                fields.fault(&name, "must be given once");
+            }
+        }
+        Ok(fields)
+    }
+
+    /// Notes a fault.
+    pub(super) fn fault(&mut self, name: &str, message: impl Into<String>) {
+        let field = match self.prefix.as_str() {
+            "" => name.to_owned(),
+            prefix => format!("{prefix}.{name}"),
+        };
+        self.faults.push(Fault::new(field, message));
+    }
+
+    /// Notes the faults of a failed part; other failures are returned.
+    pub(super) fn absorb<T>(&mut self, part: Result<T>) -> Result<Option<T>> {
+        match part {
+            Ok(value) => Ok(Some(value)),
+            Err(Error::Invalid(faults)) => {
+                self.faults.extend(faults);
+                Ok(None)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// A field that must be there.
+    pub(super) fn required<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, Why>) -> Option<T> {
+        let value = self.optional(name, parse);
+        if value.is_none() && !self.faults.iter().any(|fault| fault.field.ends_with(name)) {
+            self.fault(name, "is required");
+        }
+        value
+    }
+
+    /// A field that may be absent; null counts as absent.
+    pub(super) fn optional<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, Why>) -> Option<T> {
+        match self.map.remove(name) {
+            None | Some(Value::Null) => None,
+            Some(value) => match parse(value) {
+                Ok(value) => Some(value),
+                Err(why) => {
+                    self.fault(name, why);
+                    None
+                }
+            },
+        }
+    }
+
+    /// A field of which null means something: absent, null, or a value.
+    pub(super) fn nullable<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, Why>) -> Option<Option<T>> {
+        if matches!(self.map.get(name), Some(Value::Null)) {
+            self.map.remove(name);
+            return Some(None);
+        }
+        self.optional(name, parse).map(Some)
+    }
+
+    /// Builds the whole. `build` gives none only where a required field was faulty.
+    pub(super) fn finish<T>(mut self, build: impl FnOnce() -> Option<T>) -> Result<T> {
+        let unknown: Vec<String> = self.map.keys().cloned().collect();
+        for name in unknown {
+            self.fault(&name, "is not a known field");
+        }
+        if self.faults.is_empty() {
+            build().ok_or_else(|| Error::Internal("a field is missing without a fault".to_owned()))
+        } else {
+            Err(Error::Invalid(self.faults))
+        }
+    }
+}
+
+/// A whole number within bounds.
+pub(super) fn integer(bounds: RangeInclusive<i64>) -> impl Fn(Value) -> Result<i64, Why> {
+    move |value| match value.as_i64() {
+        Some(number) if bounds.contains(&number) => Ok(number),
+        _ => Err(format!("must be a whole number from {} to {}", bounds.start(), bounds.end())),
+    }
+}
+
+/// As [`integer`], of a query parameter.
+pub(super) fn integer_text(bounds: RangeInclusive<i64>) -> impl Fn(Value) -> Result<i64, Why> {
+    move |value| {
+        let number = value.as_str().and_then(|text| text.parse::<i64>().ok());
+        integer(bounds.clone())(number.map_or(Value::Null, Value::from))
+    }
+}
+
+/// True or false.
+pub(super) fn flag(value: Value) -> Result<bool, Why> {
+    value.as_bool().ok_or_else(|| "must be true or false".to_owned())
+}
+
+/// As [`flag`], of a query parameter.
+pub(super) fn flag_text(value: Value) -> Result<bool, Why> {
+    match value.as_str() {
+        Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        _ => Err("must be true or false".to_owned()),
+    }
+}
+
+/// A text of a number of characters, without NUL.
+pub(super) fn text(bounds: RangeInclusive<usize>) -> impl Fn(Value) -> Result<String, Why> {
+    move |value| match value {
+        Value::String(text) if text.contains('\0') => Err("must not contain NUL".to_owned()),
+        Value::String(text) if bounds.contains(&text.chars().count()) => Ok(text),
+        _ => Err(format!("must be a text of {} to {} characters", bounds.start(), bounds.end())),
+    }
+}
+
+/// A text of a number of bytes of UTF-8, without NUL.
+pub(super) fn text_of_bytes(bounds: RangeInclusive<usize>) -> impl Fn(Value) -> Result<String, Why> {
+    move |value| match value {
+        Value::String(text) if text.contains('\0') => Err("must not contain NUL".to_owned()),
+        Value::String(text) if bounds.contains(&text.len()) => Ok(text),
+        _ => Err(format!("must be a text of {} to {} bytes of UTF-8", bounds.start(), bounds.end())),
+    }
+}
+
+/// A list of a number of elements.
+pub(super) fn list(bounds: RangeInclusive<usize>) -> impl Fn(Value) -> Result<Vec<Value>, Why> {
+    move |value| match value {
+        Value::Array(items) if bounds.contains(&items.len()) => Ok(items),
+        _ => Err(format!("must be a list of {} to {} elements", bounds.start(), bounds.end())),
+    }
+}
+
+/// One of the resources.
+pub(super) fn resource(value: Value) -> Result<ResourceType, Why> {
+    value.as_str().and_then(ResourceType::parse).ok_or_else(|| {
+        let names: Vec<&str> = ResourceType::ALL.iter().map(|resource| resource.as_str()).collect();
+        format!("must be one of {}", names.join(", "))
+    })
+}
+
+/// An instant in RFC 3339.
+pub(super) fn instant(value: Value) -> Result<Timestamp, Why> {
+    value
+        .as_str()
+        .and_then(Timestamp::parse_rfc3339)
+        .ok_or_else(|| "must be a time in RFC 3339, such as 2025-11-09T21:00:00Z".to_owned())
+}
+
+/// An object of bounded size (compact JSON) and depth, without NUL.
+pub(super) fn object(bytes: usize, depth: usize) -> impl Fn(Value) -> Result<Value, Why> {
+    move |value| {
+        if !value.is_object() {
+            return Err("must be an object".to_owned());
+        }
+        if depth_of(&value) > depth {
+            return Err(format!("must not nest deeper than {depth}"));
+        }
+        if has_nul(&value) {
+            return Err("must not contain NUL".to_owned());
+        }
+        if value.to_string().len() > bytes {
+            return Err(format!("must be at most {bytes} bytes of JSON"));
+        }
+        Ok(value)
+    }
+}
+
+/// Metadata of entries, settlements and runs.
+pub(super) fn metadata(value: Value) -> Result<Value, Why> {
+    object(METADATA_BYTES_MAX, METADATA_DEPTH_MAX)(value)
+}
+
+/// Nesting: 1 for an object of plain values.
+fn depth_of(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth_of).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth_of).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_fault_of_a_body_is_named() {
+        let mut fields = Fields::of_body(json!({"amount": 0, "colour": 1, "note": "a\0b"})).unwrap();
+        let amount = fields.required("amount", integer(1..=5));
+        let kind = fields.required("kind", text(1..=3));
+        let note = fields.optional("note", text(1..=9));
+        let Err(Error::Invalid(faults)) = fields.finish(|| Some((amount?, kind?, note))) else { panic!() };
+        let named: Vec<&str> = faults.iter().map(|fault| fault.field.as_str()).collect();
+        assert_eq!(named, ["amount", "kind", "note", "colour"]);
+        assert_eq!(faults[0].message, "must be a whole number from 1 to 5");
+    }
+
+    #[test]
+    fn numbers_are_whole_and_never_texts() {
+        let parse = integer(1..=10);
+        assert_eq!(parse(json!(7)), Ok(7));
+        for wrong in [json!(0), json!(11), json!(1.5), json!("5"), json!(1_u64 << 63), json!(true)] {
+            assert!(parse(wrong).is_err());
+        }
+    }
+
+    #[test]
+    fn metadata_is_bounded_in_depth_and_size() {
+        let parse = object(64, 2);
+        assert!(parse(json!({"a": {"b": 1}})).is_ok());
+        assert!(parse(json!({"a": {"b": []}})).unwrap_err().contains("deeper than 2"));
+        assert!(parse(json!({"a": "x".repeat(64)})).unwrap_err().contains("64 bytes"));
+        assert!(parse(json!({"a\0": 1})).unwrap_err().contains("NUL"));
+        assert!(parse(json!([1])).is_err());
+    }
+
+    #[test]
+    fn a_query_parameter_given_twice_is_a_fault() {
+        let fields = Fields::of_query(Some("days=1&days=2")).unwrap();
+        assert!(fields.finish(|| Some(())).is_err());
+    }
+}

@@ -1,0 +1,158 @@
+//! The one table from failures to answers: RFC 9457 problems.
+
+use axum::response::{IntoResponse, Response};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use serde_json::{Map, Value, json};
+
+use crate::domain::Error;
+use crate::domain::quota::Refusal;
+
+/// A failure as the edge renders it, once it knows the request id and whether a page or a program asked.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    pub(super) code: &'static str,
+    pub(super) detail: String,
+    pub(super) extensions: Map<String, Value>,
+}
+
+/// Failures of handlers. The response carries the [`Problem`] as an extension; the edge writes its body.
+pub(crate) struct Failure(pub(crate) Error);
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+/// Result of a handler.
+pub(super) type Answer<T = Response> = Result<T, Failure>;
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        Problem::of(self.0).into_response()
+    }
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), extensions: Map::new() }
+    }
+
+    fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.extensions.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The table.
+    pub(super) fn of(error: Error) -> Self {
+        let detail = error.to_string();
+        let (status, code) = match &error {
+            Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Error::WrongPassword => (StatusCode::UNAUTHORIZED, "wrong_password"),
+            Error::ScopeRequired(_) => (StatusCode::FORBIDDEN, "scope_required"),
+            Error::Forbidden { code, .. } => (StatusCode::FORBIDDEN, *code),
+            Error::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed_json"),
+            Error::UnsupportedMediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Error::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Error::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+            Error::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
+            Error::Gone(_) => (StatusCode::GONE, "erased"),
+            Error::Conflict { code, .. } => (StatusCode::CONFLICT, *code),
+            Error::QuotaExceeded(_) => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
+            Error::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
+            Error::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            Error::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
+            Error::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Error::Internal(cause) => {
+                tracing::error!(cause, "internal error");
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+            }
+        };
+        let problem = Self::new(status, code, detail);
+        match error {
+            Error::ScopeRequired(scope) => problem.with("scope", scope.as_str()),
+            Error::Invalid(faults) => {
+                let errors: Vec<Value> =
+                    faults.into_iter().map(|fault| json!({"field": fault.field, "message": fault.message})).collect();
+                problem.with("errors", errors)
+            }
+            Error::QuotaExceeded(refusal) => problem.with_refusal(&refusal),
+            Error::RateLimited { retry_after_s } => problem.with("retryAfter", retry_after_s),
+            Error::Busy(_) | Error::Timeout => problem.with("retryAfter", 1),
+            _ => problem,
+        }
+    }
+
+    fn with_refusal(self, refusal: &Refusal) -> Self {
+        let mut problem = self
+            .with("resource", refusal.resource.as_str())
+            .with("limit", refusal.limit)
+            .with("used", refusal.used)
+            .with("reserved", refusal.reserved)
+            .with("requested", refusal.requested);
+        if let Some(at) = refusal.resets_at {
+            problem = problem.with("resetsAt", at.to_string());
+        }
+        if let Some(seconds) = refusal.retry_after_s {
+            problem = problem.with("retryAfter", seconds);
+        }
+        match refusal.index {
+            Some(index) => problem.with("index", index),
+            None => problem,
+        }
+    }
+
+    /// The body, with the id of the request.
+    pub(super) fn to_json(&self, request_id: &str) -> Value {
+        let mut body = Map::new();
+        body.insert("type".to_owned(), Value::from(format!("urn:tallybox:problem:{}", self.code)));
+        body.insert("title".to_owned(), Value::from(self.status.canonical_reason().unwrap_or("Error")));
+        body.insert("status".to_owned(), Value::from(self.status.as_u16()));
+        body.insert("detail".to_owned(), Value::from(self.detail.clone()));
+        body.insert("code".to_owned(), Value::from(self.code));
+        body.insert("requestId".to_owned(), Value::from(request_id));
+        body.extend(self.extensions.clone());
+        Value::Object(body)
+    }
+
+    /// Writes the JSON body and the headers that go with the status.
+    pub(super) fn render(&self, request_id: &str, response: &mut Response) {
+        *response.body_mut() = self.to_json(request_id).to_string().into();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.extensions.get("retryAfter").and_then(Value::as_u64) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// 404 of a path that is no route.
+pub(super) async fn no_such_route() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
+}
+
+/// Makes a bare 405 (which names the methods in Allow) a problem.
+pub(super) fn method_not_allowed(response: &Response) -> Response {
+    let allow = response.headers().get(ALLOW).cloned();
+    let mut problem =
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take that method")
+            .into_response();
+    if let Some(allow) = allow {
+        problem.headers_mut().insert(ALLOW, allow);
+    }
+    problem
+}

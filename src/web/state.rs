@@ -1,0 +1,213 @@
+//! What every handler shares, and the two ways to the store that prove the caller afresh.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crate::config::Config;
+use crate::domain::auth::{Caller, Credential, Scope, UserKey};
+use crate::domain::ledger::ResourceType;
+use crate::domain::unit::Timestamp;
+use crate::domain::{Error, Result};
+use crate::service::auth::{self, Authenticated, Identity, Policy, Presented};
+use crate::store::{Reader, Store, Writer};
+
+/// Most callers remembered at once; more, and all are forgotten.
+const CALLERS_REMEMBERED_MAX: usize = 10_000;
+
+/// What every handler shares.
+#[derive(Clone)]
+pub(crate) struct AppState {
+    pub(crate) config: Arc<Config>,
+    pub(crate) store: Store,
+    pub(crate) identity: Arc<Policy>,
+    pub(crate) noted: Arc<Noted>,
+    remembered: Arc<RwLock<HashMap<Presented, Remembered>>>,
+}
+
+#[derive(Clone)]
+struct Remembered {
+    version: u64,
+    authenticated: Arc<Authenticated>,
+}
+
+/// What requests leave behind for the worker to write down.
+#[derive(Default)]
+pub(crate) struct Noted {
+    used: Mutex<HashMap<Credential, Timestamp>>,
+    refusals: Mutex<HashMap<(UserKey, ResourceType, Timestamp), i64>>,
+}
+
+impl Noted {
+    fn use_of(&self, credential: Credential, at: Timestamp) {
+        if credential != Credential::Proxy {
+            self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(credential, at);
+        }
+    }
+
+    fn refusal(&self, user: UserKey, resource: ResourceType, at: Timestamp) {
+        const HOUR_MS: i64 = 3_600_000;
+        let hour = Timestamp(at.0.div_euclid(HOUR_MS) * HOUR_MS);
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        *refusals.entry((user, resource, hour)).or_insert(0) += 1;
+    }
+
+    /// Takes which credentials were used, and when last.
+    pub(crate) fn take_used(&self) -> Vec<(Credential, Timestamp)> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).drain().collect()
+    }
+
+    /// Takes how often whom was refused what, by the hour (its first instant).
+    pub(crate) fn take_refusals(&self) -> Vec<((UserKey, ResourceType, Timestamp), i64)> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).drain().collect()
+    }
+}
+
+/// A caller whom the route's guard let in.
+#[derive(Clone)]
+pub(crate) struct Known {
+    presented: Arc<Presented>,
+    authenticated: Arc<Authenticated>,
+    version: u64,
+    scope: Option<Scope>,
+}
+
+impl Known {
+    /// Who it was when the guard looked. What is read or written is decided by a look in its own transaction.
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.authenticated.caller
+    }
+}
+
+impl AppState {
+    pub(crate) fn new(config: Arc<Config>, store: Store) -> Self {
+        let identity = Policy {
+            auto_provision: config.auth.auto_provision,
+            default_tier: config.auth.default_tier.clone(),
+            tiers: config.tiers.clone(),
+        };
+        Self { config, store, identity: Arc::new(identity), noted: Arc::default(), remembered: Arc::default() }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.store.clock().now()
+    }
+
+    /// Lets a caller in who has `scope` (none: any credential). Who was let in a moment ago is remembered, as a hint
+    /// only: each transaction proves it again.
+    pub(super) async fn admit(&self, presented: Presented, scope: Option<Scope>) -> Result<Known> {
+        let version = self.store.auth_version();
+        if let Some(authenticated) = self.recall(&presented, version) {
+            return self.admit_known(presented, authenticated, version, scope);
+        }
+        let presented = Arc::new(presented);
+        let authenticated = match self.look(Arc::clone(&presented)).await? {
+            Identity::Known(authenticated) => authenticated,
+            Identity::ToProvision => {
+                let (presented_again, policy) = (Arc::clone(&presented), Arc::clone(&self.identity));
+                self.store.write(move |writer| auth::provision(writer, &presented_again, &policy)).await?;
+                match self.look(Arc::clone(&presented)).await? {
+                    Identity::Known(authenticated) => authenticated,
+                    Identity::ToProvision => return Err(Error::Internal("a provisioned user is not there".to_owned())),
+                }
+            }
+        };
+        let authenticated = Arc::new(authenticated);
+        self.remember(&presented, version, &authenticated);
+        self.admit_known(Arc::unwrap_or_clone(presented), authenticated, version, scope)
+    }
+
+    fn admit_known(
+        &self,
+        presented: Presented,
+        authenticated: Arc<Authenticated>,
+        version: u64,
+        scope: Option<Scope>,
+    ) -> Result<Known> {
+        if let Some(scope) = scope {
+            authenticated.caller.require(scope)?;
+        }
+        self.noted.use_of(authenticated.caller.credential, self.now());
+        Ok(Known { presented: Arc::new(presented), authenticated, version, scope })
+    }
+
+    async fn look(&self, presented: Arc<Presented>) -> Result<Identity> {
+        let policy = Arc::clone(&self.identity);
+        self.store.read(move |reader| auth::authenticate(reader, &presented, &policy)).await
+    }
+
+    fn recall(&self, presented: &Presented, version: u64) -> Option<Arc<Authenticated>> {
+        let remembered = self.remembered.read().unwrap_or_else(PoisonError::into_inner);
+        let found = remembered.get(presented).filter(|found| found.version == version)?;
+        let lives = found.authenticated.ends_at.is_none_or(|end| self.now() < end);
+        lives.then(|| Arc::clone(&found.authenticated))
+    }
+
+    fn remember(&self, presented: &Presented, version: u64, authenticated: &Arc<Authenticated>) {
+        let mut remembered = self.remembered.write().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() >= CALLERS_REMEMBERED_MAX {
+            remembered.clear();
+        }
+        let found = Remembered { version, authenticated: Arc::clone(authenticated) };
+        remembered.insert(presented.clone(), found);
+    }
+
+    /// Reads on a snapshot in which the caller is proved.
+    pub(crate) async fn read<T, F>(&self, known: &Known, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Reader<'_>, &Caller) -> Result<T> + Send + 'static,
+    {
+        let (presented, policy, scope) = (Arc::clone(&known.presented), Arc::clone(&self.identity), known.scope);
+        let result = self.store.read(move |reader| {
+            let caller = prove(reader, &presented, &policy, scope)?;
+            auth::require_enabled(&caller)?;
+            work(reader, &caller)
+        });
+        result.await
+    }
+
+    /// Writes in a transaction in which the caller is proved.
+    pub(crate) async fn write<T, F>(&self, known: &Known, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Writer<'_>, &Caller) -> Result<T> + Send + 'static,
+    {
+        self.write_even_if_disabled(known, |writer, caller| {
+            auth::require_enabled(caller)?;
+            work(writer, caller)
+        })
+        .await
+    }
+
+    /// As [`AppState::write`], for the one act that a trusted caller may do for a disabled user: resolving a hold.
+    pub(crate) async fn write_even_if_disabled<T, F>(&self, known: &Known, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Writer<'_>, &Caller) -> Result<T> + Send + 'static,
+    {
+        let (known_there, policy) = (known.clone(), Arc::clone(&self.identity));
+        let result = self.store.write(move |writer| {
+            let ends_at = known_there.authenticated.ends_at;
+            if writer.auth_holds(known_there.version) && ends_at.is_none_or(|end| writer.now() < end) {
+                return work(writer, &known_there.authenticated.caller);
+            }
+            let caller = prove(writer, &known_there.presented, &policy, known_there.scope)?;
+            work(writer, &caller)
+        });
+        let result = result.await;
+        if let Err(Error::QuotaExceeded(refusal)) = &result {
+            self.noted.refusal(known.caller().user.key, refusal.resource, self.now());
+        }
+        result
+    }
+}
+
+fn prove(reader: &Reader<'_>, presented: &Presented, policy: &Policy, scope: Option<Scope>) -> Result<Caller> {
+    let Identity::Known(authenticated) = auth::authenticate(reader, presented, policy)? else {
+        return Err(Error::NotFound("the user"));
+    };
+    if let Some(scope) = scope {
+        authenticated.caller.require(scope)?;
+    }
+    Ok(authenticated.caller)
+}
