@@ -4,10 +4,12 @@
 //! [`Writer`]: the one transaction that writes, shared with whatever else was waiting (see `writer.rs`), and answers only
 //! after it has been committed and synced.
 
+pub(crate) mod audit;
 pub(crate) mod auth;
 mod connection;
 mod extension;
 mod id;
+mod lock;
 mod migrate;
 mod writer;
 
@@ -24,6 +26,7 @@ use tokio::sync::Semaphore;
 use crate::clock::Clock;
 use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Result};
+pub use lock::DirectoryLock;
 pub(crate) use migrate::VERSION as SCHEMA_VERSION;
 
 /// How a store is sized.
