@@ -263,7 +263,7 @@ fn tiers(table: &Table, faults: &RefCell<Vec<Fault>>) -> Tiers {
         if name.is_empty() || name.chars().count() > 64 || name.chars().any(char::is_control) {
             faults.borrow_mut().push(Fault::new(path.clone(), "a tier's name must have 1 to 64 characters"));
         }
-        let mut limit = |key: &str| {
+        let limit = |key: &str| {
             let limit = keys.get(key).and_then(Value::as_integer).and_then(Limit::from_number);
             if limit.is_none() {
                 faults.borrow_mut().push(Fault::new(

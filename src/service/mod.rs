@@ -3,3 +3,7 @@
 
 pub mod audit;
 pub mod auth;
+pub mod idempotency;
+pub mod ledger;
+mod memory_expiry;
+pub mod quota;

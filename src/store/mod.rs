@@ -9,8 +9,11 @@ pub(crate) mod auth;
 mod connection;
 mod extension;
 mod id;
+pub(crate) mod idempotency;
+pub(crate) mod ledger;
 mod lock;
 mod migrate;
+pub(crate) mod quota;
 mod writer;
 
 use std::ops::Deref;
