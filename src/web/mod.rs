@@ -58,6 +58,7 @@ pub(crate) fn routes() -> Vec<Route> {
     let mut routes = ops_routes();
     routes.extend(auth_routes());
     routes.extend(usage_routes());
+    routes.extend(page_routes());
     routes
 }
 
@@ -96,6 +97,20 @@ fn usage_routes() -> Vec<Route> {
         get("/usage/reservations", read, usage::list_reservations),
         post("/usage/reservations/{id}/settle", write, usage::settle),
         delete("/usage/reservations/{id}", write, usage::release),
+    ]
+}
+
+fn page_routes() -> Vec<Route> {
+    let page = Access::Page;
+    vec![
+        get("/assets/{name}", Access::Open, pages::assets::asset),
+        get("/", page, pages::root),
+        get("/login", page, pages::door::login_form),
+        post("/login", page, pages::door::login),
+        post("/logout", page, pages::door::logout),
+        get("/setup", page, pages::door::setup_form),
+        post("/setup", page, pages::door::setup),
+        get("/usage", page, pages::usage::usage),
     ]
 }
 
