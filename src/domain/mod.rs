@@ -1,5 +1,7 @@
 //! The pure heart: types that cannot hold a wrong value, and the rules. No I/O, no async, no clock.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::float_arithmetic))]
+
 pub mod audit;
 pub mod auth;
 pub mod calendar;

@@ -2,6 +2,7 @@
 //! write.
 
 pub mod auth;
+pub mod check;
 pub mod idempotency;
 pub mod ledger;
 mod memory_expiry;

@@ -5,6 +5,7 @@
 //! after it has been committed and synced.
 
 pub(crate) mod auth;
+pub(crate) mod check;
 mod connection;
 mod extension;
 mod id;
