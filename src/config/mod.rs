@@ -388,7 +388,11 @@ fn read_secret_file(path: &str) -> Result<String, String> {
 
 fn log(values: &Values<'_>) -> Log {
     let json = values.name("format", &[("text", false), ("json", true)]).unwrap_or(false);
-    Log { json, level: values.text("level") }
+    let level = values.text("level");
+    if let Err(why) = tracing_subscriber::EnvFilter::try_new(&level) {
+        values.fault("level", format!("must be a level or a filter such as tallybox=debug: {why}"));
+    }
+    Log { json, level }
 }
 
 fn store(values: &Values<'_>) -> StoreOptions {

@@ -1,4 +1,11 @@
-//! From what a request shows to who calls.
+//! From what a request shows to who calls; and what makes and ends accounts, sessions, tokens and links.
+
+pub mod account;
+pub mod attempts;
+pub mod link;
+pub mod password;
+pub mod session;
+pub mod token;
 
 use sha2::{Digest, Sha256};
 
