@@ -7,4 +7,5 @@ pub mod check;
 pub mod idempotency;
 pub mod ledger;
 mod memory_expiry;
+pub mod overview;
 pub mod quota;

@@ -14,6 +14,7 @@ pub(crate) mod idempotency;
 pub(crate) mod ledger;
 mod lock;
 mod migrate;
+pub(crate) mod overview;
 pub(crate) mod quota;
 mod writer;
 
