@@ -136,7 +136,7 @@ fn set_password(place: &Place, email: String, password_stdin: bool) -> anyhow::R
 }
 
 fn print_all(opened: &Opened) -> anyhow::Result<()> {
-    let mut paging = Paging::first();
+    let mut paging = Paging::first(100);
     loop {
         let page = opened.store.read_blocking(|reader| list(reader, &UserFilter::default(), paging))?;
         for user in &page.items {

@@ -8,6 +8,8 @@ use crate::domain::auth::{Caller, Credential, Scope, UserKey};
 use crate::domain::ledger::ResourceType;
 use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Result};
+use crate::service::auth::attempts::Attempts;
+use crate::service::auth::password::Passwords;
 use crate::service::auth::{self, Authenticated, Identity, Policy, Presented};
 use crate::service::quota;
 use crate::store::{Reader, Store, Writer};
@@ -23,6 +25,8 @@ pub(crate) struct AppState {
     pub(crate) identity: Arc<Policy>,
     pub(crate) quota: Arc<quota::Policy>,
     pub(crate) noted: Arc<Noted>,
+    pub(crate) passwords: Arc<Passwords>,
+    pub(crate) attempts: Arc<Attempts>,
     remembered: Arc<RwLock<HashMap<Presented, Remembered>>>,
 }
 
@@ -74,6 +78,11 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    /// SHA-256 of the bearer that was shown.
+    pub(crate) fn bearer_hash(&self) -> Option<[u8; 32]> {
+        self.presented.bearer.map(|bearer| bearer.hash)
+    }
+
     /// Who it was when the guard looked. What is read or written is decided by a look in its own transaction.
     pub(crate) fn caller(&self) -> &Caller {
         &self.authenticated.caller
@@ -88,7 +97,17 @@ impl AppState {
             tiers: config.tiers.clone(),
         };
         let quota = Arc::new(quota::Policy { tiers: config.tiers.clone(), calendar: config.calendar });
-        Self { config, store, identity: Arc::new(identity), quota, noted: Arc::default(), remembered: Arc::default() }
+        let passwords = Arc::new(Passwords::new(config.auth.password_queue));
+        Self {
+            config,
+            store,
+            identity: Arc::new(identity),
+            quota,
+            noted: Arc::default(),
+            passwords,
+            attempts: Arc::default(),
+            remembered: Arc::default(),
+        }
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -225,6 +225,14 @@ pub fn bootstrap_admin(writer: &mut Writer<'_>, by: &By, new: &New) -> Result<Op
     if store::has_admin(writer)? { Ok(None) } else { insert(writer, by, new).map(Some) }
 }
 
+/// The hash that a user's password must match; none where no password can log in.
+///
+/// # Errors
+/// Those of the store.
+pub fn password_of(reader: &Reader<'_>, user: UserKey) -> Result<Option<String>> {
+    store::find_password(reader, user)
+}
+
 /// Whether there is an administrator.
 ///
 /// # Errors
