@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod auth;
 pub mod check;
+pub mod erasure;
 pub mod idempotency;
 pub mod ledger;
 mod memory_expiry;

@@ -8,6 +8,7 @@ pub(crate) mod audit;
 pub(crate) mod auth;
 pub(crate) mod check;
 mod connection;
+pub(crate) mod erasure;
 mod extension;
 mod id;
 pub(crate) mod idempotency;

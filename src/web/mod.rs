@@ -1,5 +1,6 @@
 //! HTTP. Every route and layer in one place; handlers are thin.
 
+mod admin;
 mod answer;
 mod auth;
 mod edge;
@@ -43,6 +44,10 @@ fn delete<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Acces
     Route { method: Method::DELETE, path, access, handler: routing::delete(handler) }
 }
 
+fn patch<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
+    Route { method: Method::PATCH, path, access, handler: routing::patch(handler) }
+}
+
 impl Route {
     /// Whether the route also answers under `/api`: all of the JSON API but what lives there already.
     pub(crate) fn has_twin(&self) -> bool {
@@ -58,6 +63,7 @@ pub(crate) fn routes() -> Vec<Route> {
     let mut routes = ops_routes();
     routes.extend(auth_routes());
     routes.extend(usage_routes());
+    routes.extend(admin_routes());
     routes
 }
 
@@ -76,6 +82,26 @@ fn auth_routes() -> Vec<Route> {
         get("/auth/tokens", session, auth::list_tokens),
         post("/auth/tokens", session, auth::create_token),
         delete("/auth/tokens/{id}", session, auth::revoke_token),
+    ]
+}
+
+fn admin_routes() -> Vec<Route> {
+    let admin = Access::Admin;
+    vec![
+        get("/api/admin/users", admin, admin::list),
+        post("/api/admin/users", admin, admin::create),
+        get("/api/admin/users/{id}", admin, admin::get),
+        patch("/api/admin/users/{id}", admin, admin::update),
+        delete("/api/admin/users/{id}", admin, admin::delete),
+        post("/api/admin/users/{id}/password", admin, admin::reset_password),
+        get("/api/admin/users/{id}/usage", admin, admin::usage_of),
+        get("/api/admin/users/{id}/ledger", admin, admin::ledger),
+        post("/api/admin/users/{id}/ledger", admin, admin::correct),
+        get("/api/admin/users/{id}/tokens", admin, admin::list_tokens),
+        delete("/api/admin/users/{id}/tokens/{token_id}", admin, admin::revoke_token),
+        get("/api/admin/usage", admin, admin::usage),
+        get("/api/admin/overview", admin, admin::overview),
+        get("/api/admin/audit", admin, admin::audit),
     ]
 }
 

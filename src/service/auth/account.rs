@@ -7,6 +7,7 @@ use super::link::{self, Link};
 use crate::clock::Clock;
 use crate::domain::audit::{Actor, NewAct};
 use crate::domain::auth::{Caller, Credential, Role, User, UserFilter, UserKey, email_key};
+use crate::domain::ledger::Entry;
 use crate::domain::page::{Page, Paging};
 use crate::domain::quota::Tiers;
 use crate::domain::unit::UserId;
@@ -150,7 +151,7 @@ fn differences(before: &User, after: &User) -> (Map<String, Value>, Map<String, 
     pairs.map(|((name, was), (_, is))| ((name.to_owned(), was), (name.to_owned(), is))).unzip()
 }
 
-fn is_last_admin(reader: &Reader<'_>, user: &User) -> Result<bool> {
+pub(in crate::service) fn is_last_admin(reader: &Reader<'_>, user: &User) -> Result<bool> {
     Ok(user.role == Role::Admin && user.is_enabled() && store::count_enabled_admins(reader)? == 1)
 }
 
@@ -215,6 +216,26 @@ pub fn change_own_password(
         store::revoke_tokens(writer, user)?;
     }
     Ok(())
+}
+
+/// Notes in the audit log that a user was erased: the fact, without the person.
+///
+/// # Errors
+/// Those of the store.
+pub(in crate::service) fn note_erasure(writer: &mut Writer<'_>, by: &By, user: &User) -> Result<()> {
+    insert_act(writer, &by.act("user.erase", user.key, None, None))
+}
+
+/// Notes in the audit log that a user's ledger was corrected.
+///
+/// # Errors
+/// Those of the store.
+pub fn note_correction(writer: &mut Writer<'_>, by: &By, user: &User, entry: &Entry) -> Result<()> {
+    let after = json!({
+        "entryId": entry.id, "resourceType": entry.resource.as_str(), "amount": entry.amount,
+        "reverses": entry.reverses, "metadata": entry.metadata,
+    });
+    insert_act(writer, &by.act("ledger.correct", user.key, None, Some(after)))
 }
 
 /// Makes the administrator of a first start without a browser, unless there is an administrator.

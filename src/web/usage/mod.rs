@@ -25,7 +25,7 @@ pub(super) use reservation::{list_reservations, release, reserve, settle};
 /// Days of a look back.
 const DAYS: std::ops::RangeInclusive<i64> = 1..=366;
 
-fn parse_days(query: Query) -> Result<i32> {
+pub(super) fn parse_days(query: Query) -> Result<i32> {
     let mut fields = query.0;
     let days = fields.optional("days", input::integer_text(DAYS)).unwrap_or(30);
     fields.finish(|| i32::try_from(days).ok())
@@ -95,7 +95,7 @@ pub(super) async fn stats(State(state): State<AppState>, known: Known, query: Qu
     let policy = state.quota.clone();
     let answer = state
         .read(&known, move |reader, caller| {
-            let stats = ledger::stats(reader, &policy, caller, days)?;
+            let stats = ledger::stats(reader, &policy, caller.holder(), days)?;
             Ok(StatsAnswer::of(caller.user.id, days, &stats))
         })
         .await?;
@@ -118,8 +118,9 @@ pub(super) struct StandingAnswer {
 async fn standing(state: AppState, known: Known, query: Query, resource: ResourceType) -> Answer<Json<StandingAnswer>> {
     query.0.finish(|| Some(()))?;
     let policy = state.quota.clone();
-    let standing =
-        state.read(&known, move |reader, caller| quota::standing_now(reader, &policy, caller, resource)).await?;
+    let standing = state
+        .read(&known, move |reader, caller| quota::standing_now(reader, &policy, caller.holder(), resource))
+        .await?;
     Ok(Json(StandingAnswer {
         used: standing.usage.used,
         limit: standing.limit.to_number(),
@@ -169,8 +170,9 @@ pub(super) async fn check_quota(State(state): State<AppState>, known: Known, bod
     let amount = fields.required("amount", input::integer(1..=AMOUNT_MAX));
     let (resource, amount) = fields.finish(|| resource.zip(amount))?;
     let policy = state.quota.clone();
-    let standing =
-        state.read(&known, move |reader, caller| quota::standing_now(reader, &policy, caller, resource)).await?;
+    let standing = state
+        .read(&known, move |reader, caller| quota::standing_now(reader, &policy, caller.holder(), resource))
+        .await?;
     let shortfall = standing.shortfall(amount);
     let message = match shortfall {
         None => "Quota available".to_owned(),

@@ -94,7 +94,7 @@ pub(in crate::web) async fn record(State(state): State<AppState>, known: Known, 
     let policy = state.quota.clone();
     created(&state, &known, key, move |writer, caller| {
         require_may_reverse(caller, std::slice::from_ref(&fact))?;
-        let (entry, standing) = ledger::record(writer, &policy, caller, &fact, Source::Record)?;
+        let (entry, standing) = ledger::record(writer, &policy, caller.holder(), &fact, Source::Record)?;
         Ok((StatusCode::CREATED, RecordAnswer::of(&entry, &standing)))
     })
     .await
@@ -120,7 +120,7 @@ pub(in crate::web) async fn record_batch(
         require_may_reverse(caller, &facts)?;
         let mut entries = Vec::with_capacity(facts.len());
         for (index, fact) in facts.iter().enumerate() {
-            let recorded = ledger::record(writer, &policy, caller, fact, Source::Record);
+            let recorded = ledger::record(writer, &policy, caller.holder(), fact, Source::Record);
             let (entry, standing) = recorded.map_err(|error| error.at("entries", index))?;
             entries.push(RecordAnswer::of(&entry, &standing));
         }
