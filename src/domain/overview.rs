@@ -38,8 +38,6 @@ pub struct RefusalCount {
 pub struct Sizes {
     /// Bytes of the database file.
     pub database_bytes: i64,
-    /// Bytes of the write-ahead log.
-    pub log_bytes: i64,
     /// Entries of the ledger.
     pub ledger_entries: i64,
     /// Memories held.

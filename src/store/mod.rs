@@ -105,6 +105,11 @@ impl Store {
         &self.inner.directory
     }
 
+    /// Bytes of the write-ahead log; 0 where there is none.
+    pub fn log_bytes(&self) -> u64 {
+        std::fs::metadata(self.inner.directory.join("tallybox.db-wal")).map_or(0, |file| file.len())
+    }
+
     /// The time source.
     pub fn clock(&self) -> &Clock {
         &self.inner.clock

@@ -103,7 +103,6 @@ pub(crate) fn sizes(reader: &Reader<'_>) -> Result<Sizes> {
     let number = |sql: &str| reader.prepare(sql)?.query_row([], |row| row.get::<_, i64>(0)).map_err(fault);
     Ok(Sizes {
         database_bytes: number("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")?,
-        log_bytes: 0,
         // Entries are never deleted in the middle, so the newest row id is their number, but for erasures.
         ledger_entries: number("SELECT coalesce(max(id), 0) FROM ledger")?,
         memories: number("SELECT coalesce(sum(memories), 0) FROM memory_totals")?,

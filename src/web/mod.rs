@@ -12,12 +12,16 @@ mod problem;
 mod state;
 mod usage;
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::handler::Handler;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{self, MethodRouter};
-use http::Method;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Method};
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::domain::auth::Scope;
 pub(crate) use edge::Access;
@@ -125,6 +129,22 @@ fn usage_routes() -> Vec<Route> {
     ]
 }
 
+/// Which pages of other sites may call the JSON API: with a bearer, never with a cookie.
+fn cors(origins: &[String]) -> CorsLayer {
+    let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+    let names = ["idempotency-key", "x-request-id", "x-user-id", "x-user-tier"].map(HeaderName::from_static);
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE].into_iter().chain(names).collect::<Vec<_>>())
+        .expose_headers([
+            HeaderName::from_static("x-request-id"),
+            HeaderName::from_static("idempotent-replayed"),
+            RETRY_AFTER,
+        ])
+        .max_age(Duration::from_secs(600))
+}
+
 /// The whole application.
 pub(crate) fn router(state: &AppState) -> Router {
     let mut router: Router<AppState> = Router::new();
@@ -136,9 +156,10 @@ pub(crate) fn router(state: &AppState) -> Router {
         }
         router = router.route(route.path, handler);
     }
-    router
-        .fallback(problem::no_such_route)
-        .layer(CatchPanicLayer::custom(edge::panicked))
-        .layer(from_fn_with_state(state.clone(), edge::edge))
-        .with_state(state.clone())
+    router = router.fallback(problem::no_such_route).layer(CatchPanicLayer::custom(edge::panicked));
+    let origins = &state.config.server.cors_origins;
+    if !origins.is_empty() {
+        router = router.layer(cors(origins));
+    }
+    router.layer(from_fn_with_state(state.clone(), edge::edge)).with_state(state.clone())
 }

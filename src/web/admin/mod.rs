@@ -154,7 +154,7 @@ struct UserCounts {
 #[serde(rename_all = "camelCase")]
 struct SizesAnswer {
     database_bytes: i64,
-    wal_bytes: i64,
+    wal_bytes: u64,
     ledger_entries: i64,
     memories: i64,
 }
@@ -202,7 +202,7 @@ fn overview_answer(state: &AppState, days: i32, figures: Overview) -> OverviewAn
         recent_refusals: refusals.collect(),
         sizes: SizesAnswer {
             database_bytes: figures.sizes.database_bytes,
-            wal_bytes: figures.sizes.log_bytes,
+            wal_bytes: state.store.log_bytes(),
             ledger_entries: figures.sizes.ledger_entries,
             memories: figures.sizes.memories,
         },
