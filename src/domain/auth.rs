@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::quota::Holder;
 use super::unit::{Timestamp, TokenId, UserId};
 use super::{Error, Result};
 
@@ -181,10 +182,28 @@ pub struct User {
 }
 
 impl User {
+    /// Whose usage it is, by the limits of the stored tier.
+    pub fn holder(&self) -> Holder<'_> {
+        Holder { user: self.key, tier: &self.tier }
+    }
+
     /// Whether the account may be used.
     pub const fn is_enabled(&self) -> bool {
         self.disabled_at.is_none()
     }
+}
+
+/// Which users a list shows; none of a field lets all pass.
+#[derive(Clone, Debug, Default)]
+pub struct UserFilter {
+    /// Part of the e-mail address or of the id.
+    pub text: Option<String>,
+    /// The tier.
+    pub tier: Option<String>,
+    /// The role.
+    pub role: Option<Role>,
+    /// Whether the account is disabled.
+    pub disabled: Option<bool>,
 }
 
 /// An API token as lists show it; the secret itself is shown once, at its creation.
@@ -238,6 +257,11 @@ impl Caller {
     /// The tier whose limits hold for this request.
     pub fn tier(&self) -> &str {
         self.tier_override.as_deref().unwrap_or(&self.user.tier)
+    }
+
+    /// Whose usage this call counts in, and by which limits.
+    pub fn holder(&self) -> Holder<'_> {
+        Holder { user: self.user.key, tier: self.tier() }
     }
 
     /// Whether the credential is a session.

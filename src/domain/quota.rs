@@ -94,6 +94,15 @@ impl Tiers {
     }
 }
 
+/// Whose usage counts, and by which tier's limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Holder<'a> {
+    /// Whose.
+    pub user: UserKey,
+    /// Name of the tier.
+    pub tier: &'a str,
+}
+
 /// What is used and held in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Usage {

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::quota::{self, Policy};
-use crate::domain::auth::{Caller, UserKey};
+use crate::domain::auth::UserKey;
 use crate::domain::calendar::Day;
 use crate::domain::ledger::{AHEAD_MS_MAX, BACKDATE_MS_MAX, Entry, NewEntry, ResourceType, SeriesDay, Source, Window};
-use crate::domain::quota::{Limits, Standing, State};
+use crate::domain::quota::{Holder, Limits, Standing, State};
 use crate::domain::unit::{EntryId, Timestamp};
 use crate::domain::{Error, Result};
 use crate::store::ledger::{EntryCursor, EntryFilter};
@@ -37,30 +37,30 @@ pub struct Fact {
 pub fn record(
     writer: &mut Writer<'_>,
     policy: &Policy,
-    caller: &Caller,
+    holder: Holder<'_>,
     fact: &Fact,
     source: Source,
 ) -> Result<(Entry, Standing)> {
     let new = match fact.reverses {
-        Some(reversed) => reversal(writer, caller, fact, reversed, source)?,
-        None => plain(writer, policy, caller, fact, source)?,
+        Some(reversed) => reversal(writer, holder.user, fact, reversed, source)?,
+        None => plain(writer, policy, holder.user, fact, source)?,
     };
     if fact.enforce && new.amount > 0 {
-        quota::require(writer, policy, caller, new.resource, new.day, new.amount)?;
+        quota::require(writer, policy, holder, new.resource, new.day, new.amount)?;
     }
     let entry = store::append(writer, &new, policy.calendar.day_of(writer.now()))?;
-    let standing = quota::standing(writer, policy, caller.user.key, caller.tier(), new.resource, new.day)?;
+    let standing = quota::standing(writer, policy, holder, new.resource, new.day)?;
     Ok((entry, standing))
 }
 
-fn plain(reader: &Reader<'_>, policy: &Policy, caller: &Caller, fact: &Fact, source: Source) -> Result<NewEntry> {
+fn plain(reader: &Reader<'_>, policy: &Policy, user: UserKey, fact: &Fact, source: Source) -> Result<NewEntry> {
     let now = reader.now();
     let timestamp = fact.timestamp.unwrap_or(now);
     if timestamp < now.plus_millis(-BACKDATE_MS_MAX) || timestamp > now.plus_millis(AHEAD_MS_MAX) {
         return Err(Error::invalid("timestamp", "must lie at most 35 days back and 5 minutes ahead"));
     }
     Ok(NewEntry {
-        user: caller.user.key,
+        user,
         resource: fact.resource,
         amount: fact.amount,
         timestamp,
@@ -72,9 +72,8 @@ fn plain(reader: &Reader<'_>, policy: &Policy, caller: &Caller, fact: &Fact, sou
 }
 
 /// A reversal is booked at the moment of the entry it reverses, in that entry's window.
-fn reversal(reader: &Reader<'_>, caller: &Caller, fact: &Fact, reversed: EntryId, source: Source) -> Result<NewEntry> {
+fn reversal(reader: &Reader<'_>, user: UserKey, fact: &Fact, reversed: EntryId, source: Source) -> Result<NewEntry> {
     let fault = |message: &str| Err(Error::invalid("reverses", message));
-    let user = caller.user.key;
     let Some(entry) = store::find_entry(reader, user, reversed)?.filter(|entry| entry.resource == fact.resource) else {
         return fault("must name an entry of the same user and resource");
     };
@@ -201,19 +200,19 @@ impl Stats {
 ///
 /// # Errors
 /// Where the store cannot be read.
-pub fn stats(reader: &Reader<'_>, policy: &Policy, caller: &Caller, days: i32) -> Result<Stats> {
+pub fn stats(reader: &Reader<'_>, policy: &Policy, holder: Holder<'_>, days: i32) -> Result<Stats> {
     let today = policy.calendar.day_of(reader.now());
     let mut rows = Vec::new();
     for resource in ResourceType::ALL {
-        let standing = quota::standing_now(reader, policy, caller, resource)?;
+        let standing = quota::standing_now(reader, policy, holder, resource)?;
         let amount = match resource.window() {
             Window::Level => standing.usage.used,
             Window::Day | Window::Month => {
-                let days = quota_store::series(reader, caller.user.key, resource, &(today.plus(1 - days)..=today))?;
+                let days = quota_store::series(reader, holder.user, resource, &(today.plus(1 - days)..=today))?;
                 days.iter().fold(0, |sum: i64, day| sum.saturating_add(day.amount))
             }
         };
         rows.push(StatsRow { amount, standing });
     }
-    Ok(Stats { now: reader.now(), today, limits: policy.tiers.limits(caller.tier()), rows })
+    Ok(Stats { now: reader.now(), today, limits: policy.tiers.limits(holder.tier), rows })
 }

@@ -3,7 +3,10 @@
 
 pub mod audit;
 pub mod auth;
+pub mod check;
+pub mod erasure;
 pub mod idempotency;
 pub mod ledger;
 mod memory_expiry;
+pub mod overview;
 pub mod quota;

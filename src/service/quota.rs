@@ -5,7 +5,9 @@ use serde_json::Value;
 use crate::domain::auth::{Caller, Credential, UserKey};
 use crate::domain::calendar::{Calendar, Day};
 use crate::domain::ledger::{Entry, NewEntry, ResourceType, Source, Window};
-use crate::domain::quota::{Maker, Reservation, Resolution, SETTLE_MS_MAX, Standing, Tiers, Usage, window_days};
+use crate::domain::quota::{
+    Holder, Maker, Reservation, Resolution, SETTLE_MS_MAX, Standing, Tiers, Usage, window_days,
+};
 use crate::domain::unit::{ReservationId, Timestamp};
 use crate::domain::{Error, Result};
 use crate::store::{Reader, Writer, ledger, quota as store};
@@ -26,18 +28,17 @@ pub struct Policy {
 pub fn standing(
     reader: &Reader<'_>,
     policy: &Policy,
-    user: UserKey,
-    tier: &str,
+    holder: Holder<'_>,
     resource: ResourceType,
     day: Day,
 ) -> Result<Standing> {
-    let mut standing = booked_standing(reader, policy, user, tier, resource, day)?;
+    let mut standing = booked_standing(reader, policy, holder, resource, day)?;
     match window_days(resource, day) {
         Some(days) if standing.usage.reserved > 0 => {
-            standing.usage.reserved -= store::expired_reserved(reader, user, resource, &days)?;
+            standing.usage.reserved -= store::expired_reserved(reader, holder.user, resource, &days)?;
         }
         Some(_) => {}
-        None => standing.usage.used -= store::expired_memory_bytes(reader, user)?,
+        None => standing.usage.used -= store::expired_memory_bytes(reader, holder.user)?,
     }
     Ok(standing)
 }
@@ -46,25 +47,28 @@ pub fn standing(
 ///
 /// # Errors
 /// As [`standing`].
-pub fn standing_now(reader: &Reader<'_>, policy: &Policy, caller: &Caller, resource: ResourceType) -> Result<Standing> {
-    let today = policy.calendar.day_of(reader.now());
-    standing(reader, policy, caller.user.key, caller.tier(), resource, today)
+pub fn standing_now(
+    reader: &Reader<'_>,
+    policy: &Policy,
+    holder: Holder<'_>,
+    resource: ResourceType,
+) -> Result<Standing> {
+    standing(reader, policy, holder, resource, policy.calendar.day_of(reader.now()))
 }
 
 /// As the totals say: what has expired without having been booked out still counts.
 fn booked_standing(
     reader: &Reader<'_>,
     policy: &Policy,
-    user: UserKey,
-    tier: &str,
+    holder: Holder<'_>,
     resource: ResourceType,
     day: Day,
 ) -> Result<Standing> {
-    let limit = policy.tiers.limits(tier).of(resource);
+    let limit = policy.tiers.limits(holder.tier).of(resource);
     let days = window_days(resource, day);
     let usage = match &days {
-        Some(days) => store::booked_usage(reader, user, resource, days)?,
-        None => Usage { used: ledger::total(reader, user, resource)?, reserved: 0 },
+        Some(days) => store::booked_usage(reader, holder.user, resource, days)?,
+        None => Usage { used: ledger::total(reader, holder.user, resource)?, reserved: 0 },
     };
     let resets_at = days.map(|days| policy.calendar.end_of(*days.end()));
     Ok(Standing { resource, usage, limit, resets_at })
@@ -78,19 +82,18 @@ fn booked_standing(
 pub fn require(
     writer: &mut Writer<'_>,
     policy: &Policy,
-    caller: &Caller,
+    holder: Holder<'_>,
     resource: ResourceType,
     day: Day,
     amount: i64,
 ) -> Result<()> {
-    let user = caller.user.key;
-    let decide = |writer: &Writer<'_>| booked_standing(writer, policy, user, caller.tier(), resource, day);
+    let decide = |writer: &Writer<'_>| booked_standing(writer, policy, holder, resource, day);
     if decide(writer)?.shortfall(amount).is_none() {
         return Ok(());
     }
     match resource.window() {
-        Window::Day | Window::Month => drop(store::free_expired_of(writer, user, resource)?),
-        Window::Level => super::memory_expiry::book_expired(writer, policy, user)?,
+        Window::Day | Window::Month => drop(store::free_expired_of(writer, holder.user, resource)?),
+        Window::Level => super::memory_expiry::book_expired(writer, policy, holder.user)?,
     }
     let standing = decide(writer)?;
     match standing.shortfall(amount) {
@@ -121,7 +124,7 @@ pub fn reserve(
     ttl_s: i64,
 ) -> Result<Reservation> {
     let day = policy.calendar.day_of(writer.now());
-    require(writer, policy, caller, resource, day, amount)?;
+    require(writer, policy, caller.holder(), resource, day, amount)?;
     let expires_at = Some(writer.now().plus_seconds(ttl_s));
     let user = caller.user.key;
     let new = store::NewReservation { user, resource, amount, day, maker: maker_of(caller), expires_at };
@@ -250,4 +253,12 @@ pub fn tidy_reservations(writer: &mut Writer<'_>) -> Result<bool> {
     let cutoff = Timestamp(writer.now().0.saturating_sub(KEPT_MS));
     let purged = store::purge_reservations(writer, cutoff, SLICE)?;
     Ok(freed == SLICE || purged == SLICE)
+}
+
+/// Writes down how often whom was refused what, by the hour.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub fn note_refusals(writer: &mut Writer<'_>, refusals: &[((UserKey, ResourceType, Timestamp), i64)]) -> Result<()> {
+    store::add_refusals(writer, refusals)
 }

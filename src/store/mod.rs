@@ -6,13 +6,16 @@
 
 pub(crate) mod audit;
 pub(crate) mod auth;
+pub(crate) mod check;
 mod connection;
+pub(crate) mod erasure;
 mod extension;
 mod id;
 pub(crate) mod idempotency;
 pub(crate) mod ledger;
 mod lock;
 mod migrate;
+pub(crate) mod overview;
 pub(crate) mod quota;
 mod writer;
 
@@ -100,6 +103,11 @@ impl Store {
     /// The data directory.
     pub fn directory(&self) -> &Path {
         &self.inner.directory
+    }
+
+    /// Bytes of the write-ahead log; 0 where there is none.
+    pub fn log_bytes(&self) -> u64 {
+        std::fs::metadata(self.inner.directory.join("tallybox.db-wal")).map_or(0, |file| file.len())
     }
 
     /// The time source.

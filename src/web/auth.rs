@@ -17,7 +17,7 @@ use super::input::{self, Fields};
 use super::problem::Answer;
 use super::state::{AppState, Known};
 use crate::domain::auth::{ApiToken, Scopes, User, check_password, parse_scopes};
-use crate::domain::page::Paging;
+use crate::domain::page::{Page, Paging};
 use crate::domain::unit::{Timestamp, TokenId, UserId};
 use crate::domain::{Error, Result};
 use crate::service::auth::session::Session;
@@ -91,7 +91,7 @@ impl From<User> for UserAnswer {
 }
 
 /// An answer that holds a secret is kept by nobody on the way.
-fn with_secret(status: StatusCode, body: impl Serialize) -> Response {
+pub(super) fn with_secret(status: StatusCode, body: impl Serialize) -> Response {
     let mut response = (status, Json(body)).into_response();
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
@@ -194,6 +194,13 @@ pub(super) struct TokensAnswer {
     next_cursor: Option<String>,
 }
 
+impl From<Page<ApiToken>> for TokensAnswer {
+    fn from(page: Page<ApiToken>) -> Self {
+        let page = page.map(TokenAnswer::from);
+        Self { tokens: page.items, next_cursor: page.next }
+    }
+}
+
 /// `GET /auth/tokens`
 pub(super) async fn list_tokens(
     State(state): State<AppState>,
@@ -202,12 +209,11 @@ pub(super) async fn list_tokens(
 ) -> Answer<Json<TokensAnswer>> {
     let paging = parse_paging(query.0)?;
     let page = state.read(&known, move |reader, caller| token::list(reader, caller.user.key, false, paging)).await?;
-    let page = page.map(TokenAnswer::from);
-    Ok(Json(TokensAnswer { tokens: page.items, next_cursor: page.next }))
+    Ok(Json(page.into()))
 }
 
 /// A query that asks for a page and nothing else.
-fn parse_paging(mut fields: Fields) -> Result<Paging> {
+pub(super) fn parse_paging(mut fields: Fields) -> Result<Paging> {
     let limit = page_limit(&mut fields);
     let cursor = fields.optional("cursor", input::text(1..=255));
     let paging = fields.absorb(Paging::new(limit, cursor.as_deref()))?;

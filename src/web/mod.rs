@@ -1,5 +1,6 @@
 //! HTTP. Every route and layer in one place; handlers are thin.
 
+mod admin;
 mod answer;
 mod auth;
 mod edge;
@@ -11,12 +12,16 @@ mod problem;
 mod state;
 mod usage;
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::handler::Handler;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{self, MethodRouter};
-use http::Method;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Method};
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::domain::auth::Scope;
 pub(crate) use edge::Access;
@@ -43,6 +48,10 @@ fn delete<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Acces
     Route { method: Method::DELETE, path, access, handler: routing::delete(handler) }
 }
 
+fn patch<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
+    Route { method: Method::PATCH, path, access, handler: routing::patch(handler) }
+}
+
 impl Route {
     /// Whether the route also answers under `/api`: all of the JSON API but what lives there already.
     pub(crate) fn has_twin(&self) -> bool {
@@ -58,6 +67,7 @@ pub(crate) fn routes() -> Vec<Route> {
     let mut routes = ops_routes();
     routes.extend(auth_routes());
     routes.extend(usage_routes());
+    routes.extend(admin_routes());
     routes.extend(page_routes());
     routes
 }
@@ -77,6 +87,26 @@ fn auth_routes() -> Vec<Route> {
         get("/auth/tokens", session, auth::list_tokens),
         post("/auth/tokens", session, auth::create_token),
         delete("/auth/tokens/{id}", session, auth::revoke_token),
+    ]
+}
+
+fn admin_routes() -> Vec<Route> {
+    let admin = Access::Admin;
+    vec![
+        get("/api/admin/users", admin, admin::list),
+        post("/api/admin/users", admin, admin::create),
+        get("/api/admin/users/{id}", admin, admin::get),
+        patch("/api/admin/users/{id}", admin, admin::update),
+        delete("/api/admin/users/{id}", admin, admin::delete),
+        post("/api/admin/users/{id}/password", admin, admin::reset_password),
+        get("/api/admin/users/{id}/usage", admin, admin::usage_of),
+        get("/api/admin/users/{id}/ledger", admin, admin::ledger),
+        post("/api/admin/users/{id}/ledger", admin, admin::correct),
+        get("/api/admin/users/{id}/tokens", admin, admin::list_tokens),
+        delete("/api/admin/users/{id}/tokens/{token_id}", admin, admin::revoke_token),
+        get("/api/admin/usage", admin, admin::usage),
+        get("/api/admin/overview", admin, admin::overview),
+        get("/api/admin/audit", admin, admin::audit),
     ]
 }
 
@@ -114,6 +144,22 @@ fn page_routes() -> Vec<Route> {
     ]
 }
 
+/// Which pages of other sites may call the JSON API: with a bearer, never with a cookie.
+fn cors(origins: &[String]) -> CorsLayer {
+    let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+    let names = ["idempotency-key", "x-request-id", "x-user-id", "x-user-tier"].map(HeaderName::from_static);
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE].into_iter().chain(names).collect::<Vec<_>>())
+        .expose_headers([
+            HeaderName::from_static("x-request-id"),
+            HeaderName::from_static("idempotent-replayed"),
+            RETRY_AFTER,
+        ])
+        .max_age(Duration::from_secs(600))
+}
+
 /// The whole application.
 pub(crate) fn router(state: &AppState) -> Router {
     let mut router: Router<AppState> = Router::new();
@@ -125,9 +171,10 @@ pub(crate) fn router(state: &AppState) -> Router {
         }
         router = router.route(route.path, handler);
     }
-    router
-        .fallback(problem::no_such_route)
-        .layer(CatchPanicLayer::custom(edge::panicked))
-        .layer(from_fn_with_state(state.clone(), edge::edge))
-        .with_state(state.clone())
+    router = router.fallback(problem::no_such_route).layer(CatchPanicLayer::custom(edge::panicked));
+    let origins = &state.config.server.cors_origins;
+    if !origins.is_empty() {
+        router = router.layer(cors(origins));
+    }
+    router.layer(from_fn_with_state(state.clone(), edge::edge)).with_state(state.clone())
 }

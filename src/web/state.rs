@@ -25,6 +25,7 @@ pub(crate) struct AppState {
     pub(crate) identity: Arc<Policy>,
     pub(crate) quota: Arc<quota::Policy>,
     pub(crate) noted: Arc<Noted>,
+    pub(crate) started_at: Timestamp,
     pub(crate) passwords: Arc<Passwords>,
     pub(crate) attempts: Arc<Attempts>,
     remembered: Arc<RwLock<HashMap<Presented, Remembered>>>,
@@ -91,6 +92,7 @@ impl Known {
 
 impl AppState {
     pub(crate) fn new(config: Arc<Config>, store: Store) -> Self {
+        let started_at = store.clock().now();
         let identity = Policy {
             auto_provision: config.auth.auto_provision,
             default_tier: config.auth.default_tier.clone(),
@@ -103,6 +105,7 @@ impl AppState {
             store,
             identity: Arc::new(identity),
             quota,
+            started_at,
             noted: Arc::default(),
             passwords,
             attempts: Arc::default(),

