@@ -13,12 +13,12 @@ pub fn page(status: u16, detail: &str, request_id: &str) -> Markup {
         _ => "That did not work",
     };
     let content = html! {
-        main {
+        main.door-main id="main" { div.door-box {
             h1 { (title) }
             p { (detail) }
             p { "Status " (status) ", request " code { (request_id) } }
             p { a href="/usage" { "Go to your usage" } }
-        }
+        } }
     };
-    layout::page(title, &content)
+    layout::page(title, "plain", &content)
 }

@@ -10,6 +10,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::extract::presented;
+use super::pages::{self, IsPage};
 use super::problem::{Failure, Problem, method_not_allowed};
 use super::state::AppState;
 use crate::clock::random_bytes;
@@ -55,11 +56,11 @@ pub(super) async fn edge(State(state): State<AppState>, mut request: Request, ne
         response = method_not_allowed(&response);
     }
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        if wants_page {
+        if wants_page || response.extensions().get::<IsPage>().is_some() {
             let page = crate::view::error::page(problem.status.as_u16(), &problem.detail, &id);
             *response.body_mut() = Body::from(page.into_string());
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-            super::pages::protect(response.headers_mut());
+            pages::protect(response.headers_mut());
         } else {
             problem.render(&id, &mut response);
         }
@@ -101,7 +102,11 @@ pub(super) struct Guard {
 /// Lets a request through to its handler only if the caller has what the route asks.
 pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let scope = match guard.access {
-        Access::Open | Access::Page => return next.run(request).await,
+        Access::Open => return next.run(request).await,
+        Access::Page => {
+            let (method, uri) = (request.method().clone(), request.uri().clone());
+            return pages::finish(&method, &uri, next.run(request).await);
+        }
         Access::AnyCredential | Access::Session => None,
         Access::Scope(scope) => Some(scope),
         Access::Admin => Some(Scope::Admin),

@@ -66,6 +66,11 @@ impl Fields {
         }
     }
 
+    /// What was given as a text, to be shown again; empty where there is none.
+    pub(super) fn peek(&self, name: &str) -> String {
+        self.map.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+
     /// A field that must be there.
     pub(super) fn required<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, Why>) -> Option<T> {
         let value = self.optional(name, parse);

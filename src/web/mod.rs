@@ -68,6 +68,7 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(auth_routes());
     routes.extend(usage_routes());
     routes.extend(admin_routes());
+    routes.extend(page_routes());
     routes
 }
 
@@ -143,6 +144,20 @@ fn cors(origins: &[String]) -> CorsLayer {
             RETRY_AFTER,
         ])
         .max_age(Duration::from_secs(600))
+}
+
+fn page_routes() -> Vec<Route> {
+    let page = Access::Page;
+    vec![
+        get("/assets/{name}", Access::Open, pages::assets::asset),
+        get("/", page, pages::root),
+        get("/login", page, pages::door::login_form),
+        post("/login", page, pages::door::login),
+        post("/logout", page, pages::door::logout),
+        get("/setup", page, pages::door::setup_form),
+        post("/setup", page, pages::door::setup),
+        get("/usage", page, pages::usage::usage),
+    ]
 }
 
 /// The whole application.

@@ -2,7 +2,7 @@
 
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::domain::Error;
@@ -104,6 +104,17 @@ impl Problem {
         }
     }
 
+    /// The headers that go with the failure.
+    pub(super) fn set_headers(&self, headers: &mut HeaderMap) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.extensions.get("retryAfter").and_then(Value::as_u64) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+    }
+
     /// The body, with the id of the request.
     pub(super) fn to_json(&self, request_id: &str) -> Value {
         let mut body = Map::new();
@@ -127,14 +138,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
-        let headers = response.headers_mut();
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        if let Some(seconds) = self.extensions.get("retryAfter").and_then(Value::as_u64) {
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
+        self.set_headers(response.headers_mut());
         response.extensions_mut().insert(self);
         response
     }

@@ -1,2 +1,4 @@
+mod cli;
+mod door;
 mod identity;
 mod support;

@@ -12,7 +12,7 @@ use tallybox::clock::Clock;
 use tallybox::config::{Config, Environment};
 use tallybox::domain::auth::{Role, Scope, User};
 use tallybox::domain::unit::Timestamp;
-use tallybox::service::auth::account::{By, New, create};
+use tallybox::service::auth::account::{By, Changes, New, change, create, load_by_email};
 use tallybox::service::auth::password;
 use tallybox::service::auth::token::{NewToken, create_for};
 use tempfile::TempDir;
@@ -129,10 +129,21 @@ impl TestApp {
         let new =
             NewToken { name: "more".to_owned(), scopes: Some(scopes.iter().copied().collect()), expires_in_days: None };
         let made = self.app.store().write(move |writer| {
-            let user = tallybox::service::auth::account::load_by_email(writer, &email)?;
+            let user = load_by_email(writer, &email)?;
             Ok(create_for(writer, &by, &user, &new)?.1)
         });
         made.await.unwrap()
+    }
+
+    /// Changes a user as whoever runs the box does.
+    pub(crate) async fn change(&self, email: &str, changes: Changes) {
+        let (by, email) = (self.by(), email.to_owned());
+        let tiers = Config::parse(None, &Environment::default()).unwrap().tiers;
+        let changed = self.app.store().write(move |writer| {
+            let user = load_by_email(writer, &email)?;
+            change(writer, &by, &tiers, &user, &changes)
+        });
+        changed.await.unwrap();
     }
 
     /// A session of `email`, by [`PASSWORD`].

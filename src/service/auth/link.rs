@@ -1,13 +1,10 @@
 //! One-time links: to set the box up, and to choose a password.
 
-use serde_json::json;
-
 use super::account::{By, New};
 use super::session::{self, Session};
 use super::{hash_of, new_secret};
 use crate::domain::auth::{PASSWORD_LINK_LIFE_MS, Role, SETUP_LINK_LIFE_MS, User};
 use crate::domain::{Error, Result};
-use crate::store::audit::insert_act;
 use crate::store::{Reader, Writer, auth as store};
 
 /// What a link's secret begins with.
@@ -99,7 +96,6 @@ pub fn redeem(writer: &mut Writer<'_>, by: &By, secret: &str, choice: Choice) ->
         Purpose::Password(user) => {
             store::set_password(writer, user.key, Some(&choice.password_hash))?;
             store::end_sessions(writer, user.key, None)?;
-            insert_act(writer, &by.act("user.choose_password", user.key, None, Some(json!({"by": "link"}))))?;
             user
         }
     };

@@ -1,0 +1,150 @@
+//! Pages for people: the session cookie, form posts and where they come from, and the headers that protect a page.
+
+pub(super) mod assets;
+pub(super) mod door;
+mod form;
+pub(super) mod usage;
+
+use axum::extract::FromRequestParts;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use maud::Markup;
+
+use super::extract::is_https;
+use super::problem::{Failure, Problem};
+use super::state::{AppState, Known};
+use crate::domain::Error;
+use crate::domain::auth::SESSION_LIFE_MS;
+use crate::service::auth::{Bearer, Presented};
+
+/// The cookie that holds a session.
+const COOKIE_NAME: &str = "tallybox_session";
+/// Where a visitor goes who names no other place.
+const HOME: &str = "/usage";
+
+/// The headers that every page carries: nothing is loaded from elsewhere, framed, guessed or kept.
+pub(super) fn protect(headers: &mut HeaderMap) {
+    const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; form-action 'self'; \
+                          base-uri 'none'; frame-ancestors 'none'";
+    for (name, value) in [
+        ("content-security-policy", POLICY),
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+        ("referrer-policy", "same-origin"),
+        ("cache-control", "no-store"),
+    ] {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+}
+
+/// A page as a response.
+fn page(status: StatusCode, markup: Markup) -> Response {
+    let mut response = (status, markup.into_string()).into_response();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    protect(response.headers_mut());
+    response
+}
+
+/// 303: the browser goes on to `path`, which is one of ours.
+fn see(path: &str) -> Response {
+    let mut response = StatusCode::SEE_OTHER.into_response();
+    let location = HeaderValue::from_str(path).unwrap_or(HeaderValue::from_static(HOME));
+    response.headers_mut().insert(LOCATION, location);
+    protect(response.headers_mut());
+    response
+}
+
+/// Marks the answer of a page's route: its failures are shown as pages whatever the client says it accepts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct IsPage;
+
+/// What a page's route does with the answer of its handler: who is not signed in is sent to the door first.
+pub(super) fn finish(method: &Method, uri: &Uri, mut response: Response) -> Response {
+    let signed_out = response.status() == StatusCode::UNAUTHORIZED && response.extensions().get::<Problem>().is_some();
+    if !signed_out {
+        response.extensions_mut().insert(IsPage);
+        return response;
+    }
+    let back = if matches!(*method, Method::GET | Method::HEAD) { uri.path_and_query() } else { None };
+    let next = serde_urlencoded::to_string([("next", back.map_or(HOME, |back| back.as_str()))]);
+    see(&format!("/login?{}", next.unwrap_or_default()))
+}
+
+/// Who looks at a page: the session of the cookie.
+pub(super) struct Visitor(pub(super) Known);
+
+impl FromRequestParts<AppState> for Visitor {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Failure> {
+        let bearer = session_of(&parts.headers).ok_or(Error::Unauthenticated)?;
+        let presented = Presented { bearer: Some(bearer), ..Presented::default() };
+        Ok(Self(state.admit(presented, None).await?))
+    }
+}
+
+/// The session that the cookie names; an API token in its place opens nothing.
+fn session_of(headers: &HeaderMap) -> Option<Bearer> {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let secret = pairs.find_map(|(name, secret)| (name == COOKIE_NAME).then_some(secret))?;
+    Bearer::parse(secret).filter(|bearer| bearer.is_session)
+}
+
+/// Whether a browser reached us by TLS, so that the cookie must never travel without.
+#[derive(Clone, Copy)]
+pub(super) struct Tls(bool);
+
+impl FromRequestParts<AppState> for Tls {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Self::Rejection> {
+        Ok(Self(is_https(&parts.headers, &parts.extensions, &state.config.server)))
+    }
+}
+
+/// Puts a session into the cookie, or takes it out.
+fn set_cookie(response: &mut Response, secret: Option<&str>, tls: Tls) {
+    let secure = if tls.0 { "; Secure" } else { "" };
+    let seconds = if secret.is_some() { SESSION_LIFE_MS / 1_000 } else { 0 };
+    let secret = secret.unwrap_or_default();
+    let cookie = format!("{COOKIE_NAME}={secret}; Path=/; HttpOnly; SameSite=Lax; Max-Age={seconds}{secure}");
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+}
+
+/// `GET /`
+pub(super) async fn root() -> Response {
+    see(HOME)
+}
+
+/// `next` where it is a place of ours, else home. A browser takes `//host`, `/\host` and `/<tab>/host` for other hosts.
+fn local(next: Option<&str>) -> &str {
+    let is_local = |next: &&str| {
+        next.starts_with('/')
+            && !next.starts_with("//")
+            && next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+    };
+    next.filter(is_local).unwrap_or(HOME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn next_leads_nowhere_else() {
+        for good in ["/usage", "/memories?q=a%20b&page=2", "/"] {
+            assert_eq!(local(Some(good)), good);
+        }
+        for bad in
+            ["", "//evil.example", "/\\evil.example", "/\t/evil.example", "https://evil.example", "usage", "/a b"]
+        {
+            assert_eq!(local(Some(bad)), HOME, "{bad:?}");
+        }
+        assert_eq!(local(None), HOME);
+    }
+}

@@ -1,0 +1,42 @@
+//! The page of a user's usage.
+
+use axum::extract::State;
+use http::StatusCode;
+
+use super::{Visitor, page};
+use crate::service::ledger::{self, StatsRow};
+use crate::view::layout::Who;
+use crate::view::usage::{self as view, RANGES, UsagePage};
+use crate::web::extract::Query;
+use crate::web::problem::Answer;
+use crate::web::state::AppState;
+
+/// Days of the look back when none are named.
+const DAYS_DEFAULT: i32 = 30;
+
+/// `GET /usage`
+pub(in crate::web) async fn usage(State(state): State<AppState>, Visitor(known): Visitor, query: Query) -> Answer {
+    let mut fields = query.0;
+    let days = fields.optional("days", |value| {
+        let days = value.as_str().and_then(|text| text.parse().ok());
+        days.filter(|days| RANGES.contains(days)).ok_or_else(|| format!("must be one of {RANGES:?}"))
+    });
+    let days = fields.finish(|| Some(days.unwrap_or(DAYS_DEFAULT)))?;
+    let policy = state.quota.clone();
+    let read = state.read(&known, move |reader, caller| {
+        let name = caller.user.email.clone().unwrap_or_else(|| caller.user.id.to_string());
+        let who = Who { name, tier: caller.tier().to_owned() };
+        Ok((who, ledger::stats(reader, &policy, caller.holder(), days)?))
+    });
+    let (who, stats) = read.await?;
+    let rows: Vec<_> = stats.rows.into_iter().map(|StatsRow { standing, amount }| (standing, amount)).collect();
+    let markup = view::usage(&UsagePage {
+        who: &who,
+        now: stats.now,
+        zone: state.quota.calendar.zone_name(),
+        days,
+        rows: &rows,
+        upgrade_url: &state.config.upgrade_url,
+    });
+    Ok(page(StatusCode::OK, markup))
+}

@@ -1,0 +1,211 @@
+//! The command line: the real binary, alone and beside a server.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use super::support::{PASSWORD, TestApp};
+
+fn command(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tallybox"));
+    command.env_clear().env("TALLYBOX_DATA_DIR", directory).args(arguments);
+    command
+}
+
+fn run_with(directory: &Path, arguments: &[&str], input: &str) -> Output {
+    let mut command = command(directory, arguments);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A command that reads nothing may have closed its end already.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+/// What a command that succeeds prints.
+#[track_caller]
+fn run(directory: &Path, arguments: &[&str]) -> String {
+    let output = run_with(directory, arguments, "");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+/// What a command that fails says.
+#[track_caller]
+fn fails(output: &Output) -> String {
+    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn commands_beside_a_server_hold_for_its_next_request() {
+    let app = TestApp::new();
+    let there = app.directory.path();
+    let added = run_with(
+        there,
+        &["user", "add", "a@example.org", "--tier", "basic", "--password-stdin"],
+        &format!("{PASSWORD}\nmore"),
+    );
+    let id = String::from_utf8(added.stdout).unwrap().trim_end().to_owned();
+    let token = run(there, &["token", "create", "--user", "A@example.org", "--name", "test", "--scope", "usage:read"]);
+    let status = async || app.call("GET", "/usage/tier", Some(&token), None).await;
+    assert_eq!(status().await.expect(200).json["userId"], id);
+    run(there, &["user", "set-tier", "a@example.org", "pro"]);
+    assert_eq!(status().await.expect(200).json["tier"], "pro");
+    run(there, &["user", "disable", "a@example.org"]);
+    status().await.expect(401);
+    run(there, &["user", "enable", "a@example.org"]);
+    status().await.expect(200);
+    assert_eq!(run(there, &["user", "list"]), format!("{id}\ta@example.org\tuser\tpro\tenabled"));
+    let session = app.log_in("a@example.org").await;
+    let link = run(there, &["user", "set-password", "a@example.org"]);
+    assert!(link.contains("/setup?token="), "{link}");
+    app.call("GET", "/auth/me", Some(&session), None).await.expect(401);
+    status().await.expect(401);
+}
+
+#[tokio::test]
+async fn a_token_revoked_by_the_command_line_is_dead_for_the_next_request() {
+    let app = TestApp::new();
+    let there = app.directory.path();
+    let user = app.user("a@example.org", "basic").await;
+    app.call("GET", "/auth/me", Some(&user.token), None).await.expect(200);
+    let listed = run(there, &["token", "list", "--user", "a@example.org"]);
+    assert!(listed.ends_with("live") && !listed.contains(&user.token[4..]), "{listed}");
+    run(there, &["token", "revoke", listed.split('\t').next().unwrap()]);
+    app.call("GET", "/auth/me", Some(&user.token), None).await.expect(401);
+    assert!(run(there, &["token", "list", "--user", "a@example.org"]).ends_with("revoked"));
+}
+
+#[test]
+fn mistakes_exit_non_zero_and_say_what_is_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let there = directory.path();
+    for (arguments, input, said) in [
+        (vec!["user", "add", "nobody"], "", "e-mail address"),
+        (vec!["user", "add", "a@b.example", "--tier", "gold"], "", "known are basic, free_trial, pro"),
+        (vec!["user", "add", "a@b.example", "--role", "king"], "", "user or admin"),
+        (vec!["user", "add", "a@b.example", "--password-stdin"], "short\n", "10 to 256 characters"),
+        (vec!["user", "set-tier", "no@b.example", "pro"], "", "not found"),
+        (vec!["token", "create", "--user", "no@b.example", "--name", "x"], "", "not found"),
+        (vec!["token", "create", "--user", "a@b.example", "--name", "x", "--scope", "root"], "", "unknown scope root"),
+        (vec!["token", "revoke", "x"], "", "id of a token"),
+        (vec!["config", "--config", "/does/not/exist.toml"], "", "cannot be read"),
+        (vec!["healthcheck", "--listen", "127.0.0.1:1"], "", "no server"),
+    ] {
+        let output = run_with(there, &arguments, input);
+        assert!(fails(&output).contains(said), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.stdout.is_empty());
+    }
+    run(there, &["user", "add", "a@b.example"]);
+    assert!(fails(&run_with(there, &["user", "add", "A@B.example"], "")).contains("another user"));
+}
+
+#[test]
+fn faults_of_the_configuration_are_all_named_and_secrets_masked() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = command(directory.path(), &["serve"])
+        .env("TALLYBOX_SERVER__LISTEN", "nowhere")
+        .env("TALLYBOX_LOG__LEVEL", "a=b=c")
+        .env("TALLYBOX_COLOUR__RED", "1")
+        .output()
+        .unwrap();
+    let said = fails(&output);
+    for field in ["server.listen", "log.level", "TALLYBOX_COLOUR__RED"] {
+        assert!(said.contains(field), "{said}");
+    }
+    let output =
+        command(directory.path(), &["config"]).env("TALLYBOX_EMBEDDING__API_KEY", "sk-secret").output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.contains("[tiers.free_trial]") && !printed.contains("sk-secret"), "{printed}");
+}
+
+/// A serving process, which is killed when a test fails.
+struct Server {
+    child: Child,
+    url: String,
+    log: BufReader<std::process::ChildStderr>,
+    /// All that it logged before it listened.
+    said: String,
+}
+
+impl Server {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("listening on http://") {
+            assert_ne!(log.read_line(&mut said).unwrap(), 0, "{said}");
+        }
+        let url = said.rsplit("listening on http://").next().unwrap().split_whitespace().next().unwrap().to_owned();
+        Self { child, url, log, said }
+    }
+
+    /// Ends it as an operator does, and gives what it printed and logged.
+    fn stop(mut self, signal: &str) -> (bool, String, String) {
+        let killed = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        let mut printed = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+        self.log.read_to_string(&mut self.said).unwrap();
+        (self.child.wait().unwrap().success(), printed, std::mem::take(&mut self.said))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+    }
+}
+
+const ANY_PORT: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
+
+#[test]
+fn a_first_start_prints_one_setup_link_on_stdout_alone_and_signals_end_it_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut secrets = Vec::new();
+    for signal in ["-TERM", "-INT"] {
+        let server = Server::start(command(directory.path(), &ANY_PORT));
+        run(directory.path(), &["healthcheck", "--listen", &server.url]);
+        let (well, printed, logged) = server.stop(signal);
+        assert!(well, "{logged}");
+        assert_eq!(printed.lines().count(), 1, "{printed}");
+        let (_, secret) = printed.split_once(" /setup?token=").unwrap();
+        let secret = secret.split_whitespace().next().unwrap().to_owned();
+        assert!(!logged.contains(&secret) && !logged.contains("/setup"), "{logged}");
+        secrets.push(secret);
+    }
+    assert_ne!(secrets[0], secrets[1]);
+}
+
+#[test]
+fn a_headless_start_makes_the_administrator_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = |email: &str, password: &str| {
+        let mut command = command(directory.path(), &ANY_PORT);
+        command.env("TALLYBOX_ADMIN_EMAIL", email).env("TALLYBOX_ADMIN_PASSWORD", password);
+        command
+    };
+    let output = start("nobody", "short").output().unwrap();
+    let said = fails(&output);
+    assert!(said.contains("TALLYBOX_ADMIN_EMAIL") && said.contains("TALLYBOX_ADMIN_PASSWORD"), "{said}");
+    for email in ["root@example.org", "other@example.org"] {
+        let (well, printed, logged) = Server::start(start(email, PASSWORD)).stop("-TERM");
+        assert!(well && printed.is_empty() && !logged.contains(PASSWORD), "{printed}{logged}");
+    }
+    let listed = run(directory.path(), &["user", "list"]);
+    assert!(listed.contains("root@example.org\tadmin") && !listed.contains("other@"), "{listed}");
+}
+
+#[test]
+fn a_tier_that_users_hold_and_the_file_lacks_stops_serve_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let there = directory.path();
+    let tiers = ["LLM_TOKENS_DAY", "MEMORY_STORAGE_BYTES", "AGENT_MINUTES_MONTH"];
+    let mut add = command(there, &["user", "add", "a@example.org", "--tier", "gold"]);
+    for key in tiers {
+        add.env(format!("TALLYBOX_TIERS__GOLD__{key}"), "1");
+    }
+    assert!(add.output().unwrap().status.success());
+    let said = fails(&command(there, &ANY_PORT).output().unwrap());
+    assert!(said.contains("tiers.gold") && said.contains("1 user"), "{said}");
+    assert!(run(there, &["user", "list"]).contains("gold"));
+}
