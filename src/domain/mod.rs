@@ -8,5 +8,6 @@ pub mod ledger;
 pub mod memory;
 pub mod quota;
 pub mod unit;
+pub mod words;
 
 pub use error::{Error, Fault, Result};
