@@ -245,6 +245,11 @@ impl Caller {
         matches!(self.credential, Credential::Session(_))
     }
 
+    /// Whether the credential has act-as: it may name others, and take entries back.
+    pub const fn may_act_for_others(&self) -> bool {
+        self.trusted && !matches!(self.credential, Credential::Proxy)
+    }
+
     /// Whether the caller may reach `/auth` and `/api/admin`: one that acts for another never does.
     pub const fn is_own(&self) -> bool {
         self.acting.is_none() && !matches!(self.credential, Credential::Proxy)

@@ -146,7 +146,7 @@ impl Standing {
     /// The refusal of `requested`, with all that a caller needs to know.
     pub fn refuse(&self, requested: i64, now: Timestamp) -> Refusal {
         let bears = matches!(self.limit, Limit::AtMost(limit) if limit > 0 && limit >= requested);
-        let retry_after_s = self.resets_at.filter(|_| bears).map(|at| now.seconds_until(at).max(1));
+        let retry_after_s = self.resets_at.filter(|at| bears && *at > now).map(|at| now.seconds_until(at));
         Refusal {
             resource: self.resource,
             limit: self.limit.to_number(),

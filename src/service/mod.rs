@@ -2,3 +2,7 @@
 //! write.
 
 pub mod auth;
+pub mod idempotency;
+pub mod ledger;
+mod memory_expiry;
+pub mod quota;

@@ -8,7 +8,10 @@ pub(crate) mod auth;
 mod connection;
 mod extension;
 mod id;
+pub(crate) mod idempotency;
+pub(crate) mod ledger;
 mod migrate;
+pub(crate) mod quota;
 mod writer;
 
 use std::ops::Deref;

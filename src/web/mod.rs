@@ -1,5 +1,6 @@
 //! HTTP. Every route and layer in one place; handlers are thin.
 
+mod answer;
 mod edge;
 mod extract;
 mod input;
@@ -7,6 +8,7 @@ mod ops;
 mod pages;
 mod problem;
 mod state;
+mod usage;
 
 use axum::Router;
 use axum::handler::Handler;
@@ -15,6 +17,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::domain::auth::Scope;
 pub(crate) use edge::Access;
 pub(crate) use extract::Peer;
 pub(crate) use state::{AppState, Noted};

@@ -9,6 +9,7 @@ use crate::domain::ledger::ResourceType;
 use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Result};
 use crate::service::auth::{self, Authenticated, Identity, Policy, Presented};
+use crate::service::quota;
 use crate::store::{Reader, Store, Writer};
 
 /// Most callers remembered at once; more, and all are forgotten.
@@ -20,6 +21,7 @@ pub(crate) struct AppState {
     pub(crate) config: Arc<Config>,
     pub(crate) store: Store,
     pub(crate) identity: Arc<Policy>,
+    pub(crate) quota: Arc<quota::Policy>,
     pub(crate) noted: Arc<Noted>,
     remembered: Arc<RwLock<HashMap<Presented, Remembered>>>,
 }
@@ -85,7 +87,8 @@ impl AppState {
             default_tier: config.auth.default_tier.clone(),
             tiers: config.tiers.clone(),
         };
-        Self { config, store, identity: Arc::new(identity), noted: Arc::default(), remembered: Arc::default() }
+        let quota = Arc::new(quota::Policy { tiers: config.tiers.clone(), calendar: config.calendar });
+        Self { config, store, identity: Arc::new(identity), quota, noted: Arc::default(), remembered: Arc::default() }
     }
 
     pub(crate) fn now(&self) -> Timestamp {

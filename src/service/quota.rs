@@ -1,0 +1,253 @@
+//! Standings, the decision of an enforced write, and reservations.
+
+use serde_json::Value;
+
+use crate::domain::auth::{Caller, Credential, UserKey};
+use crate::domain::calendar::{Calendar, Day};
+use crate::domain::ledger::{Entry, NewEntry, ResourceType, Source, Window};
+use crate::domain::quota::{Maker, Reservation, Resolution, SETTLE_MS_MAX, Standing, Tiers, Usage, window_days};
+use crate::domain::unit::{ReservationId, Timestamp};
+use crate::domain::{Error, Result};
+use crate::store::{Reader, Writer, ledger, quota as store};
+
+/// How quota is counted, from the configuration.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Limits by tier.
+    pub tiers: Tiers,
+    /// Days and months.
+    pub calendar: Calendar,
+}
+
+/// How `resource` stands for a user of `tier` in the window of `day`. What has expired does not count, booked out or not.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn standing(
+    reader: &Reader<'_>,
+    policy: &Policy,
+    user: UserKey,
+    tier: &str,
+    resource: ResourceType,
+    day: Day,
+) -> Result<Standing> {
+    let mut standing = booked_standing(reader, policy, user, tier, resource, day)?;
+    match window_days(resource, day) {
+        Some(days) if standing.usage.reserved > 0 => {
+            standing.usage.reserved -= store::expired_reserved(reader, user, resource, &days)?;
+        }
+        Some(_) => {}
+        None => standing.usage.used -= store::expired_memory_bytes(reader, user)?,
+    }
+    Ok(standing)
+}
+
+/// As [`standing`], in the window of now.
+///
+/// # Errors
+/// As [`standing`].
+pub fn standing_now(reader: &Reader<'_>, policy: &Policy, caller: &Caller, resource: ResourceType) -> Result<Standing> {
+    let today = policy.calendar.day_of(reader.now());
+    standing(reader, policy, caller.user.key, caller.tier(), resource, today)
+}
+
+/// As the totals say: what has expired without having been booked out still counts.
+fn booked_standing(
+    reader: &Reader<'_>,
+    policy: &Policy,
+    user: UserKey,
+    tier: &str,
+    resource: ResourceType,
+    day: Day,
+) -> Result<Standing> {
+    let limit = policy.tiers.limits(tier).of(resource);
+    let days = window_days(resource, day);
+    let usage = match &days {
+        Some(days) => store::booked_usage(reader, user, resource, days)?,
+        None => Usage { used: ledger::total(reader, user, resource)?, reserved: 0 },
+    };
+    let resets_at = days.map(|days| policy.calendar.end_of(*days.end()));
+    Ok(Standing { resource, usage, limit, resets_at })
+}
+
+/// Decides whether `amount` more fits, in the transaction that will write it. Before a refusal, what has expired is booked
+/// out and the decision is made again.
+///
+/// # Errors
+/// `QuotaExceeded` where it does not fit.
+pub fn require(
+    writer: &mut Writer<'_>,
+    policy: &Policy,
+    caller: &Caller,
+    resource: ResourceType,
+    day: Day,
+    amount: i64,
+) -> Result<()> {
+    let user = caller.user.key;
+    let decide = |writer: &Writer<'_>| booked_standing(writer, policy, user, caller.tier(), resource, day);
+    if decide(writer)?.shortfall(amount).is_none() {
+        return Ok(());
+    }
+    match resource.window() {
+        Window::Day | Window::Month => drop(store::free_expired_of(writer, user, resource)?),
+        Window::Level => super::memory_expiry::book_expired(writer, policy, user)?,
+    }
+    let standing = decide(writer)?;
+    match standing.shortfall(amount) {
+        None => Ok(()),
+        Some(_) => Err(Error::QuotaExceeded(Box::new(standing.refuse(amount, writer.now())))),
+    }
+}
+
+/// Who a hold of this caller belongs to.
+fn maker_of(caller: &Caller) -> Maker {
+    match (caller.acting, caller.credential) {
+        (Some(user), _) => Maker::Acting(user),
+        (None, Credential::Proxy) => Maker::Proxy,
+        (None, Credential::Session(_) | Credential::Token(_)) => Maker::User,
+    }
+}
+
+/// Holds `amount` for `ttl_s` seconds.
+///
+/// # Errors
+/// `QuotaExceeded` where it does not fit.
+pub fn reserve(
+    writer: &mut Writer<'_>,
+    policy: &Policy,
+    caller: &Caller,
+    resource: ResourceType,
+    amount: i64,
+    ttl_s: i64,
+) -> Result<Reservation> {
+    let day = policy.calendar.day_of(writer.now());
+    require(writer, policy, caller, resource, day, amount)?;
+    let expires_at = Some(writer.now().plus_seconds(ttl_s));
+    let user = caller.user.key;
+    let new = store::NewReservation { user, resource, amount, day, maker: maker_of(caller), expires_at };
+    store::insert_reservation(writer, new)
+}
+
+/// What a settlement left behind.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// The entry; none for an amount of 0.
+    pub entry: Option<Entry>,
+    /// Of what.
+    pub resource: ResourceType,
+    /// What was settled.
+    pub amount: i64,
+    /// Whether more was settled than had been held.
+    pub overrun: bool,
+    /// Whether the hold had expired before.
+    pub late: bool,
+}
+
+/// Records what was really used of a hold, in the window it was made for. Once; a repeat of the same answers the same.
+///
+/// # Errors
+/// `NotFound` for another user's; `Conflict` where it was resolved otherwise, was made by another, or is too old.
+pub fn settle(
+    writer: &mut Writer<'_>,
+    policy: &Policy,
+    caller: &Caller,
+    id: ReservationId,
+    amount: i64,
+    metadata: Option<Value>,
+) -> Result<Settlement> {
+    let hold = load_own(writer, caller, id)?;
+    let overrun = amount > hold.amount;
+    match &hold.resolution {
+        Resolution::Released => return Err(Error::conflict("already_released", "the reservation was released")),
+        Resolution::Settled { entry, amount: settled, metadata: with, late } => {
+            if *settled != amount || *with != metadata {
+                return Err(Error::conflict(
+                    "already_settled",
+                    "the reservation was settled with another amount or metadata",
+                ));
+            }
+            let entry = entry.map(|entry| ledger::find_entry(writer, caller.user.key, entry)).transpose()?.flatten();
+            return Ok(Settlement { entry, resource: hold.resource, amount, overrun, late: *late });
+        }
+        Resolution::Open { .. } => {}
+    }
+    let now = writer.now();
+    if now >= hold.made_at.plus_millis(SETTLE_MS_MAX) {
+        return Err(Error::conflict("reservation_too_old", "the reservation was made more than 30 days ago"));
+    }
+    let late = hold.is_expired(now);
+    let entry = if amount == 0 {
+        None
+    } else {
+        let new = NewEntry {
+            user: hold.user,
+            resource: hold.resource,
+            amount,
+            timestamp: now,
+            day: hold.day,
+            source: Source::Settlement,
+            reverses: None,
+            metadata: metadata.clone(),
+        };
+        Some(ledger::append(writer, &new, policy.calendar.day_of(now))?)
+    };
+    store::settle(writer, &hold, amount, metadata.as_ref(), entry.as_ref(), late)?;
+    Ok(Settlement { entry, resource: hold.resource, amount, overrun, late })
+}
+
+/// Gives a hold back unused. Once; a repeat answers the same.
+///
+/// # Errors
+/// `NotFound` for another user's; `Conflict` where it was settled or was made by another.
+pub fn release(writer: &mut Writer<'_>, caller: &Caller, id: ReservationId) -> Result<()> {
+    let hold = load_own(writer, caller, id)?;
+    match hold.resolution {
+        Resolution::Released => Ok(()),
+        Resolution::Settled { .. } => Err(Error::conflict("already_settled", "the reservation was settled")),
+        Resolution::Open { .. } => store::release(writer, &hold),
+    }
+}
+
+/// The caller's user's hold, if this caller made it.
+fn load_own(writer: &Writer<'_>, caller: &Caller, id: ReservationId) -> Result<Reservation> {
+    let maker = maker_of(caller);
+    let hold = store::load_reservation(writer, caller.user.key, id);
+    if maker == Maker::User {
+        super::auth::require_enabled(caller)?;
+    }
+    let hold = hold?;
+    if hold.maker == maker {
+        Ok(hold)
+    } else {
+        super::auth::require_enabled(caller)?;
+        Err(Error::conflict("not_the_maker", "only who made a reservation resolves it"))
+    }
+}
+
+/// A page of open holds, newest first.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn list_reservations(
+    reader: &Reader<'_>,
+    caller: &Caller,
+    before: Option<ReservationId>,
+    limit: usize,
+) -> Result<Vec<Reservation>> {
+    store::list_open_reservations(reader, caller.user.key, before, limit)
+}
+
+/// What the worker does with holds: books out those that expired, forgets those long resolved. Tells whether there may be
+/// more.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub fn tidy_reservations(writer: &mut Writer<'_>) -> Result<bool> {
+    const SLICE: usize = 500;
+    /// Long after a hold can no longer be settled, a repeat still gets its answer.
+    const KEPT_MS: i64 = 2 * SETTLE_MS_MAX;
+    let freed = store::free_expired(writer, SLICE)?;
+    let cutoff = Timestamp(writer.now().0.saturating_sub(KEPT_MS));
+    let purged = store::purge_reservations(writer, cutoff, SLICE)?;
+    Ok(freed == SLICE || purged == SLICE)
+}

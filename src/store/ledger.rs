@@ -1,0 +1,313 @@
+//! Ledger entries, and the totals that are written with them.
+
+use rusqlite::{OptionalExtension, Row, params};
+use serde_json::Value;
+
+use super::id::{self, Table};
+use super::{Reader, Writer, fault};
+use crate::domain::auth::UserKey;
+use crate::domain::calendar::Day;
+use crate::domain::ledger::{Entry, NewEntry, ResourceType, Source};
+use crate::domain::unit::{EntryId, Timestamp};
+use crate::domain::{Error, Result};
+
+/// A resource as a number.
+pub(super) const fn code_of(resource: ResourceType) -> i64 {
+    match resource {
+        ResourceType::LlmTokens => 0,
+        ResourceType::MemoryStorage => 1,
+        ResourceType::AgentMinutes => 2,
+    }
+}
+
+/// The resource of a number.
+pub(super) fn resource_of(code: i64) -> ResourceType {
+    match code {
+        0 => ResourceType::LlmTokens,
+        1 => ResourceType::MemoryStorage,
+        _ => ResourceType::AgentMinutes,
+    }
+}
+
+const fn code_of_source(source: Source) -> i64 {
+    match source {
+        Source::Record => 0,
+        Source::Settlement => 1,
+        Source::Memory => 2,
+        Source::Correction => 3,
+        Source::Closing => 4,
+    }
+}
+
+const fn source_of(code: i64) -> Source {
+    match code {
+        0 => Source::Record,
+        1 => Source::Settlement,
+        2 => Source::Memory,
+        3 => Source::Correction,
+        _ => Source::Closing,
+    }
+}
+
+/// Metadata as it is stored: compact JSON, null when there is none.
+pub(super) fn to_json(metadata: Option<&Value>) -> Option<String> {
+    metadata.map(Value::to_string)
+}
+
+/// Stored JSON as a value. What we wrote parses; anything else would be a corrupt row, which `check` finds.
+pub(super) fn from_json(text: Option<String>) -> Option<Value> {
+    text.and_then(|text| serde_json::from_str(&text).ok())
+}
+
+/// Writes an entry with its totals: the account's, its day's, and the heads from which listings walk back.
+///
+/// # Errors
+/// `Invalid` where the total would leave 64 bits.
+pub(crate) fn append(writer: &mut Writer<'_>, new: &NewEntry, recorded_on: Day) -> Result<Entry> {
+    let resource = code_of(new.resource);
+    let account = find_account(writer, new.user, new.resource)?;
+    let (total, head) = account.map_or((0, None), |account| (account.total, Some(account.head)));
+    let total = total
+        .checked_add(new.amount)
+        .ok_or_else(|| Error::invalid("amount", "takes the total past what 64 bits can hold"))?;
+    let now = writer.now();
+    let reverses = new.reverses.map(|id| row_of(id).map(|row| row.row)).transpose()?;
+    let row = writer.insert(
+        "INSERT INTO ledger (user_id, resource, amount, timestamp, recorded_at, day, source, previous, reverses, metadata) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        params![
+            new.user.0,
+            resource,
+            new.amount,
+            new.timestamp.0,
+            now.0,
+            new.day.0,
+            code_of_source(new.source),
+            head,
+            reverses,
+            to_json(new.metadata.as_ref())
+        ],
+    )?;
+    writer.execute(
+        "INSERT INTO accounts (user_id, resource, total, head) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT DO UPDATE SET total = excluded.total, head = excluded.head",
+        params![new.user.0, resource, total, row],
+    )?;
+    if new.day == recorded_on {
+        writer.execute(
+            "INSERT INTO buckets (day, resource, user_id, amount, head) VALUES (?1, ?2, ?3, ?4, ?5) \
+             ON CONFLICT DO UPDATE SET amount = amount + excluded.amount, head = excluded.head",
+            params![new.day.0, resource, new.user.0, new.amount, row],
+        )?;
+    } else {
+        writer.execute(
+            "INSERT INTO buckets (day, resource, user_id, amount) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
+            params![new.day.0, resource, new.user.0, new.amount],
+        )?;
+        writer.execute(
+            "INSERT INTO buckets (day, resource, user_id, head) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT DO UPDATE SET head = excluded.head",
+            params![recorded_on.0, resource, new.user.0, row],
+        )?;
+    }
+    Ok(Entry {
+        id: EntryId(id::encode(Table::Ledger, now, row)),
+        resource: new.resource,
+        amount: new.amount,
+        timestamp: new.timestamp,
+        recorded_at: now,
+        day: new.day,
+        source: new.source,
+        reverses: new.reverses,
+        metadata: new.metadata.clone(),
+    })
+}
+
+fn row_of(id: EntryId) -> Result<id::Row> {
+    id::decode(Table::Ledger, id.0).ok_or(Error::NotFound("the entry"))
+}
+
+struct Account {
+    total: i64,
+    head: i64,
+}
+
+fn find_account(reader: &Reader<'_>, user: UserKey, resource: ResourceType) -> Result<Option<Account>> {
+    let mut statement = reader.prepare("SELECT total, head FROM accounts WHERE user_id = ?1 AND resource = ?2")?;
+    let found = statement
+        .query_row(params![user.0, code_of(resource)], |row| Ok(Account { total: row.get(0)?, head: row.get(1)? }));
+    found.optional().map_err(fault)
+}
+
+/// Sum of everything ever booked: for a level, the level.
+pub(crate) fn total(reader: &Reader<'_>, user: UserKey, resource: ResourceType) -> Result<i64> {
+    Ok(find_account(reader, user, resource)?.map_or(0, |account| account.total))
+}
+
+/// Columns of an entry, in the order that [`entry_of`] reads.
+macro_rules! entry_columns {
+    () => {
+        "ledger.id, ledger.resource, ledger.amount, ledger.timestamp, ledger.recorded_at, ledger.day, ledger.source, \
+         ledger.metadata, ledger.reverses, reversed.recorded_at"
+    };
+}
+
+fn entry_of(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let recorded_at = Timestamp(row.get(4)?);
+    let reverses = match (row.get::<_, Option<i64>>(8)?, row.get::<_, Option<i64>>(9)?) {
+        (Some(reversed), Some(at)) => Some(EntryId(id::encode(Table::Ledger, Timestamp(at), reversed))),
+        _ => None,
+    };
+    Ok(Entry {
+        id: EntryId(id::encode(Table::Ledger, recorded_at, row.get(0)?)),
+        resource: resource_of(row.get(1)?),
+        amount: row.get(2)?,
+        timestamp: Timestamp(row.get(3)?),
+        recorded_at,
+        day: Day(row.get(5)?),
+        source: source_of(row.get(6)?),
+        metadata: from_json(row.get(7)?),
+        reverses,
+    })
+}
+
+/// The entry of `user` with that id.
+pub(crate) fn find_entry(reader: &Reader<'_>, user: UserKey, id: EntryId) -> Result<Option<Entry>> {
+    let Some(wanted) = id::decode(Table::Ledger, id.0) else { return Ok(None) };
+    let entry = find_by_row(reader, user, wanted.row)?;
+    Ok(entry.filter(|entry| wanted.is_of(entry.recorded_at)))
+}
+
+pub(super) fn find_by_row(reader: &Reader<'_>, user: UserKey, row: i64) -> Result<Option<Entry>> {
+    let sql = concat!(
+        "SELECT ",
+        entry_columns!(),
+        " FROM ledger LEFT JOIN ledger AS reversed ON reversed.id = ledger.reverses \
+         WHERE ledger.id = ?1 AND ledger.user_id = ?2"
+    );
+    reader.prepare(sql)?.query_row(params![row, user.0], entry_of).optional().map_err(fault)
+}
+
+/// Sum of the reversals of an entry: 0 or negative.
+pub(crate) fn reversed_amount(reader: &Reader<'_>, entry: EntryId) -> Result<i64> {
+    let row = row_of(entry)?.row;
+    let mut statement = reader.prepare("SELECT coalesce(sum(amount), 0) FROM ledger WHERE reverses = ?1")?;
+    statement.query_row([row], |row| row.get(0)).map_err(fault)
+}
+
+/// Which entries a listing wants.
+#[derive(Clone, Debug)]
+pub(crate) struct EntryFilter {
+    /// Of these resources.
+    pub(crate) resources: Vec<ResourceType>,
+    /// Recorded at this instant or later.
+    pub(crate) from: Option<Timestamp>,
+    /// Recorded before this instant, which lies in this day.
+    pub(crate) to: Option<(Timestamp, Day)>,
+    /// Where the page before this one ended.
+    pub(crate) cursor: Option<EntryCursor>,
+    /// Most entries of a page.
+    pub(crate) limit: usize,
+}
+
+/// The next entry of each chain that a listing has not finished. Entries never change, so it stays right for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EntryCursor(Vec<i64>);
+
+impl EntryCursor {
+    /// As callers see it: row ids in hexadecimal.
+    pub(crate) fn to_text(&self) -> String {
+        self.0.iter().map(|row| format!("{row:x}")).collect::<Vec<_>>().join("-")
+    }
+
+    /// From what [`EntryCursor::to_text`] gave.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let rows: Option<Vec<i64>> = text.split('-').map(|part| i64::from_str_radix(part, 16).ok()).collect();
+        rows.filter(|rows| rows.len() <= ResourceType::ALL.len()).map(Self)
+    }
+}
+
+/// A page of a user's entries, newest first, and where the next one begins.
+///
+/// Each resource has a chain of its own, from its newest entry back; the page is the merge of the chains.
+pub(crate) fn list_entries(
+    reader: &Reader<'_>,
+    user: UserKey,
+    filter: &EntryFilter,
+) -> Result<(Vec<Entry>, Option<EntryCursor>)> {
+    let mut links = first_links(reader, user, filter)?;
+    let mut entries = Vec::new();
+    while entries.len() < filter.limit {
+        let Some(newest) = (0..links.len()).max_by_key(|index| links[*index].row) else { break };
+        let link = links.swap_remove(newest);
+        entries.extend(find_by_row(reader, user, link.row)?);
+        if let Some(next) = link.previous {
+            links.extend(find_link(reader, user, next)?.filter(|link| link.is_from(filter.from)));
+        }
+    }
+    let rest: Vec<i64> = links.iter().map(|link| link.row).collect();
+    Ok((entries, Some(EntryCursor(rest)).filter(|cursor| !cursor.0.is_empty())))
+}
+
+#[derive(Clone, Copy)]
+struct Link {
+    row: i64,
+    recorded_at: Timestamp,
+    previous: Option<i64>,
+}
+
+impl Link {
+    fn is_from(&self, from: Option<Timestamp>) -> bool {
+        from.is_none_or(|from| self.recorded_at >= from)
+    }
+}
+
+fn find_link(reader: &Reader<'_>, user: UserKey, row: i64) -> Result<Option<Link>> {
+    let mut statement =
+        reader.prepare("SELECT id, recorded_at, previous FROM ledger WHERE id = ?1 AND user_id = ?2")?;
+    let found = statement.query_row(params![row, user.0], |row| {
+        Ok(Link { row: row.get(0)?, recorded_at: Timestamp(row.get(1)?), previous: row.get(2)? })
+    });
+    found.optional().map_err(fault)
+}
+
+/// The newest entry of each chain that the filter lets through.
+fn first_links(reader: &Reader<'_>, user: UserKey, filter: &EntryFilter) -> Result<Vec<Link>> {
+    let mut links = Vec::new();
+    if let Some(cursor) = &filter.cursor {
+        for row in &cursor.0 {
+            links.extend(find_link(reader, user, *row)?.filter(|link| link.is_from(filter.from)));
+        }
+        return Ok(links);
+    }
+    for resource in &filter.resources {
+        let Some(account) = find_account(reader, user, *resource)? else { continue };
+        let mut next = match filter.to {
+            Some((_, day)) => Some(head_by(reader, user, *resource, day)?.unwrap_or(account.head)),
+            None => Some(account.head),
+        };
+        while let Some(row) = next {
+            let Some(link) = find_link(reader, user, row)? else { break };
+            if filter.to.is_none_or(|(to, _)| link.recorded_at < to) {
+                links.extend(Some(link).filter(|link| link.is_from(filter.from)));
+                break;
+            }
+            next = link.previous;
+        }
+    }
+    Ok(links)
+}
+
+/// The newest entry recorded on `day` or up to a year before it; a day more, since the zone may have changed.
+fn head_by(reader: &Reader<'_>, user: UserKey, resource: ResourceType, day: Day) -> Result<Option<i64>> {
+    let mut statement = reader
+        .prepare("SELECT head FROM buckets WHERE day = ?1 AND resource = ?2 AND user_id = ?3 AND head IS NOT NULL")?;
+    for back in -1..=366 {
+        let found = statement.query_row(params![day.plus(-back).0, code_of(resource), user.0], |row| row.get(0));
+        if let Some(head) = found.optional().map_err(fault)? {
+            return Ok(Some(head));
+        }
+    }
+    Ok(None)
+}
