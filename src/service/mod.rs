@@ -4,5 +4,5 @@
 pub mod auth;
 pub mod idempotency;
 pub mod ledger;
-mod memory_expiry;
+pub mod memory;
 pub mod quota;

@@ -90,7 +90,7 @@ pub fn require(
     }
     match resource.window() {
         Window::Day | Window::Month => drop(store::free_expired_of(writer, user, resource)?),
-        Window::Level => super::memory_expiry::book_expired(writer, policy, user)?,
+        Window::Level => super::memory::book_ends(writer, policy, user)?,
     }
     let standing = decide(writer)?;
     match standing.shortfall(amount) {

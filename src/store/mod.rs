@@ -10,6 +10,7 @@ mod extension;
 mod id;
 pub(crate) mod idempotency;
 pub(crate) mod ledger;
+pub(crate) mod memory;
 mod migrate;
 pub(crate) mod quota;
 mod writer;

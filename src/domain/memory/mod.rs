@@ -10,7 +10,6 @@ use unicode_normalization::UnicodeNormalization;
 pub use embedding::{Embedding, EmbeddingFault};
 pub use score::{Corpus, HYBRID_SEMANTIC_WEIGHT, Parts, bm25, dot_of_bytes, fused, rounded};
 
-use super::quota::{Limit, Refusal, Standing};
 use super::unit::{MemoryId, Timestamp};
 
 /// Numbers of an embedding.
@@ -235,27 +234,6 @@ impl Demand {
             return Self { quota: None, short: Some(short).filter(|short| *short > 0) };
         }
         Self { quota: Some(growth).filter(|growth| was_short || *growth > 0), short: None }
-    }
-
-    /// Whether it fits where the quota stands at `standing` and short-term memories hold `short` bytes of `short_max`.
-    ///
-    /// # Errors
-    /// The refusal.
-    pub fn check(self, standing: &Standing, short: i64, short_max: i64, now: Timestamp) -> Result<(), Box<Refusal>> {
-        if let Some(requested) = self.quota
-            && standing.shortfall(requested).is_some()
-        {
-            return Err(Box::new(standing.refuse(requested, now)));
-        }
-        let bound = Standing {
-            usage: super::quota::Usage { used: short, reserved: 0 },
-            limit: Limit::AtMost(short_max),
-            ..*standing
-        };
-        match self.short {
-            Some(requested) if bound.shortfall(requested).is_some() => Err(Box::new(bound.refuse(requested, now))),
-            _ => Ok(()),
-        }
     }
 }
 
