@@ -5,6 +5,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::domain::Result;
+use crate::service::{auth, idempotency, quota};
+use crate::store::Writer;
 use crate::web::AppState;
 
 /// How often the worker looks.
@@ -38,10 +40,30 @@ impl Worker {
     /// # Errors
     /// Where the store cannot be written.
     pub async fn pass(&self) -> Result<()> {
+        self.write_notes().await?;
+        self.until_done(quota::tidy_reservations).await?;
+        self.until_done(idempotency::purge).await
+    }
+
+    /// What requests left behind: when credentials were last used, how often whom was refused what.
+    async fn write_notes(&self) -> Result<()> {
         let used = self.state.noted.take_used();
-        if !used.is_empty() {
-            self.state.store.write(move |writer| crate::store::auth::touch_credentials(writer, &used)).await?;
+        let refusals = self.state.noted.take_refusals();
+        if used.is_empty() && refusals.is_empty() {
+            return Ok(());
         }
+        self.state
+            .store
+            .write(move |writer| {
+                auth::note_uses(writer, &used)?;
+                quota::note_refusals(writer, &refusals)
+            })
+            .await
+    }
+
+    /// Repeats a slice of work, a write each, until it says that there is no more: so no request waits long behind it.
+    async fn until_done(&self, slice: fn(&mut Writer<'_>) -> Result<bool>) -> Result<()> {
+        while self.state.store.write(slice).await? {}
         Ok(())
     }
 }

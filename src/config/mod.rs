@@ -253,7 +253,7 @@ fn tiers(table: &Table, faults: &RefCell<Vec<Fault>>) -> Tiers {
         if name.is_empty() || name.chars().count() > 64 || name.chars().any(char::is_control) {
             faults.borrow_mut().push(Fault::new(path.clone(), "a tier's name must have 1 to 64 characters"));
         }
-        let mut limit = |key: &str| {
+        let limit = |key: &str| {
             let limit = keys.get(key).and_then(Value::as_integer).and_then(Limit::from_number);
             if limit.is_none() {
                 faults.borrow_mut().push(Fault::new(
@@ -378,7 +378,11 @@ fn read_secret_file(path: &str) -> Result<String, String> {
 
 fn log(values: &Values<'_>) -> Log {
     let json = values.name("format", &[("text", false), ("json", true)]).unwrap_or(false);
-    Log { json, level: values.text("level") }
+    let level = values.text("level");
+    if let Err(why) = tracing_subscriber::EnvFilter::try_new(&level) {
+        values.fault("level", format!("must be a level or a filter such as tallybox=debug: {why}"));
+    }
+    Log { json, level }
 }
 
 fn store(values: &Values<'_>) -> StoreOptions {
@@ -437,84 +441,4 @@ pub fn admin_bootstrap(environment: &Environment) -> Result<Option<(String, Stri
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn environment(pairs: &[(&str, &str)]) -> Environment {
-        Environment(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
-    }
-
-    fn parse(text: &str, pairs: &[(&str, &str)]) -> Result<Config, Vec<String>> {
-        let faults = |faults: Vec<Fault>| faults.into_iter().map(|fault| format!("{}: {}", fault.field, fault.message));
-        Config::parse(Some(text), &environment(pairs)).map_err(|found| faults(found).collect())
-    }
-
-    #[test]
-    fn the_defaults_are_valid_and_those_of_the_contract() {
-        let config = Config::parse(None, &Environment::default()).unwrap();
-        assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
-        assert_eq!(config.tiers.limits("basic").llm_tokens_day, Limit::AtMost(50_000));
-        assert_eq!(config.tiers.limits("free_trial").memory_storage_bytes, Limit::AtMost(1 << 30));
-        assert_eq!(config.tiers.limits("pro").agent_minutes_month, Limit::Unlimited);
-        assert_eq!(config.memory.stm_ttl_ms, Some(86_400_000));
-        assert_eq!(config.memory.ltm_ttl_ms, None);
-    }
-
-    #[test]
-    fn every_fault_is_named_at_once() {
-        let text = "[server]\nlisten = 'nowhere'\ncolour = 'red'\n[tiers.basic]\nllm_tokens_day = -2\n[quota]\ntimezone = 'Mars'";
-        let faults = parse(text, &[("TALLYBOX_SERVER__NOPE", "1"), ("TALLYBOX_STORE__READERS", "x")]).unwrap_err();
-        for field in [
-            "server.listen",
-            "server.colour",
-            "tiers.basic.llm_tokens_day",
-            "quota.timezone",
-            "TALLYBOX_SERVER__NOPE",
-            "TALLYBOX_STORE__READERS",
-        ] {
-            assert!(faults.iter().any(|fault| fault.starts_with(field)), "{field} is missing in {faults:?}");
-        }
-        assert_eq!(faults.len(), 6, "{faults:?}");
-    }
-
-    #[test]
-    fn the_environment_wins_over_the_file_and_the_originals_variables_work() {
-        let config = parse(
-            "[tiers.basic]\nllm_tokens_day = 7\n[tiers.team]\nllm_tokens_day = 1\nmemory_storage_bytes = 2\nagent_minutes_month = 3",
-            &[
-                ("TALLYBOX_TIERS__BASIC__LLM_TOKENS_DAY", "8"),
-                ("FREE_TIER_TOKENS_DAY", "9"),
-                ("BASIC_TIER_MEMORY_GB", "0.5"),
-                ("PRO_TIER_MEMORY_GB", "2"),
-                ("TALLYBOX_AUTH__IDENTITY_PROXIES", "127.0.0.1, 10.0.0.0/8"),
-                ("TALLYBOX_MEMORY__STM_TTL", "2"),
-                ("TALLYBOX_SOMETHING", "ignored"),
-            ],
-        )
-        .unwrap();
-        assert_eq!(config.tiers.limits("basic").llm_tokens_day, Limit::AtMost(8));
-        assert_eq!(config.tiers.limits("team").agent_minutes_month, Limit::AtMost(3));
-        assert_eq!(config.tiers.limits("free_trial").llm_tokens_day, Limit::AtMost(9));
-        assert_eq!(config.tiers.limits("basic").memory_storage_bytes, Limit::AtMost(1 << 29));
-        assert_eq!(config.tiers.limits("pro").memory_storage_bytes, Limit::AtMost(2 << 30));
-        assert_eq!(config.memory.stm_ttl_ms, Some(2_000));
-        assert!(config.auth.identity_proxies.contain("10.1.2.3".parse().unwrap()));
-        assert!(config.auth.identity_proxies.contain("::ffff:127.0.0.1".parse().unwrap()));
-        assert!(!config.auth.identity_proxies.contain("11.0.0.1".parse().unwrap()));
-    }
-
-    #[test]
-    fn secrets_are_masked_and_never_given_twice() {
-        let config = parse("[embedding]\napi_key = 'sk-secret'", &[]).unwrap();
-        assert!(!config.to_masked_toml().contains("sk-secret"));
-        let twice = parse("[embedding]\napi_key = 'a'\napi_key_file = '/b'", &[]).unwrap_err();
-        assert!(twice[0].contains("together"), "{twice:?}");
-    }
-
-    #[test]
-    fn the_bootstrap_needs_both_halves() {
-        assert!(admin_bootstrap(&environment(&[("TALLYBOX_ADMIN_EMAIL", "a@b")])).is_err());
-        let both = environment(&[("TALLYBOX_ADMIN_EMAIL", "a@b"), ("TALLYBOX_ADMIN_PASSWORD", "secret")]);
-        assert_eq!(admin_bootstrap(&both).unwrap(), Some(("a@b".to_owned(), "secret".to_owned())));
-    }
-}
+mod tests;

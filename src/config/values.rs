@@ -26,13 +26,11 @@ impl Values<'_> {
     }
 
     pub(super) fn text(&self, key: &str) -> String {
-        match self.get(key) {
-            Some(Value::String(text)) => text.clone(),
-            _ => {
-                self.fault(key, "must be a text");
-                String::new()
-            }
-        }
+        let Some(Value::String(text)) = self.get(key) else {
+            self.fault(key, "must be a text");
+            return String::new();
+        };
+        text.clone()
     }
 
     /// One of the names that `parse` knows.
@@ -50,13 +48,11 @@ impl Values<'_> {
     }
 
     pub(super) fn flag(&self, key: &str) -> bool {
-        match self.get(key) {
-            Some(Value::Boolean(flag)) => *flag,
-            _ => {
-                self.fault(key, "must be true or false");
-                false
-            }
-        }
+        let Some(Value::Boolean(flag)) = self.get(key) else {
+            self.fault(key, "must be true or false");
+            return false;
+        };
+        *flag
     }
 
     /// A whole number within bounds, as the type that is wanted.

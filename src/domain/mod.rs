@@ -1,11 +1,14 @@
 //! The pure heart: types that cannot hold a wrong value, and the rules. No I/O, no async, no clock.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::float_arithmetic))]
+
 pub mod audit;
 pub mod auth;
 pub mod calendar;
 pub mod error;
 pub mod ledger;
 pub mod memory;
+pub mod page;
 pub mod quota;
 pub mod unit;
 pub mod words;

@@ -1,7 +1,9 @@
 //! What the box does: synchronous functions over a `Reader` or a `Writer` that load, decide by the rules of `domain`, and
 //! write.
 
+pub mod audit;
 pub mod auth;
+pub mod check;
 pub mod idempotency;
 pub mod ledger;
 pub mod memory;

@@ -251,3 +251,11 @@ pub fn tidy_reservations(writer: &mut Writer<'_>) -> Result<bool> {
     let purged = store::purge_reservations(writer, cutoff, SLICE)?;
     Ok(freed == SLICE || purged == SLICE)
 }
+
+/// Writes down how often whom was refused what, by the hour.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub fn note_refusals(writer: &mut Writer<'_>, refusals: &[((UserKey, ResourceType, Timestamp), i64)]) -> Result<()> {
+    store::add_refusals(writer, refusals)
+}

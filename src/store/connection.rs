@@ -27,20 +27,29 @@ pub(super) fn database_path(directory: &Path) -> PathBuf {
 /// Creates the data directory (0700) and an empty database file (0600) where they are missing. SQLite gives the mode of
 /// the database to the files beside it.
 pub(super) fn create_files(directory: &Path) -> Result<()> {
-    let explain = |error: std::io::Error| {
-        Error::Unavailable(format!(
-            "the data directory {} cannot be used: {error}. Give a directory that this user may write to (--data-dir)",
-            directory.display()
-        ))
-    };
-    if !directory.is_dir() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(explain)?;
-    }
+    create_directory(directory)?;
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(database_path(directory)) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(explain(error)),
+        Err(error) => Err(unusable(directory, &error)),
     }
+}
+
+/// Creates the data directory (0700) where it is missing.
+pub(super) fn create_directory(directory: &Path) -> Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    created.map_err(|error| unusable(directory, &error))
+}
+
+/// The failure of a directory that cannot be used.
+pub(super) fn unusable(directory: &Path, error: &std::io::Error) -> Error {
+    Error::Unavailable(format!(
+        "the data directory {} cannot be used: {error}. Give a directory that this user may write to (--data-dir)",
+        directory.display()
+    ))
 }
 
 /// The connection that writes.

@@ -4,12 +4,15 @@
 //! [`Writer`]: the one transaction that writes, shared with whatever else was waiting (see `writer.rs`), and answers only
 //! after it has been committed and synced.
 
+pub(crate) mod audit;
 pub(crate) mod auth;
+pub(crate) mod check;
 mod connection;
 mod extension;
 mod id;
 pub(crate) mod idempotency;
 pub(crate) mod ledger;
+mod lock;
 pub(crate) mod memory;
 mod migrate;
 pub(crate) mod quota;
@@ -28,6 +31,7 @@ use tokio::sync::Semaphore;
 use crate::clock::Clock;
 use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Result};
+pub use lock::DirectoryLock;
 pub(crate) use migrate::VERSION as SCHEMA_VERSION;
 
 /// How a store is sized.

@@ -13,14 +13,14 @@ mod usage;
 use axum::Router;
 use axum::handler::Handler;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::routing::{self, MethodRouter};
 use http::Method;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::domain::auth::Scope;
 pub(crate) use edge::Access;
 pub(crate) use extract::Peer;
-pub(crate) use state::{AppState, Noted};
+pub(crate) use state::AppState;
 
 /// A route: the one description from which the router and its `/api` twin are made, and the tests' access matrix.
 pub(crate) struct Route {
@@ -30,17 +30,19 @@ pub(crate) struct Route {
     handler: MethodRouter<AppState>,
 }
 
-impl Route {
-    fn new<H, T>(method: Method, path: &'static str, access: Access, handler: H) -> Self
-    where
-        H: Handler<T, AppState>,
-        T: 'static,
-    {
-        // Every method named below has a filter; another would be a mistake in the table.
-        let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::TRACE);
-        Self { method, path, access, handler: on(filter, handler) }
-    }
+fn get<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
+    Route { method: Method::GET, path, access, handler: routing::get(handler) }
+}
 
+fn post<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
+    Route { method: Method::POST, path, access, handler: routing::post(handler) }
+}
+
+fn delete<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
+    Route { method: Method::DELETE, path, access, handler: routing::delete(handler) }
+}
+
+impl Route {
     /// Whether the route also answers under `/api`: all of the JSON API but what lives there already.
     pub(crate) fn has_twin(&self) -> bool {
         const TWINS: [&str; 4] = ["/usage/", "/memory", "/auth/", "/agents/"];
@@ -52,8 +54,34 @@ impl Route {
 
 /// The table.
 pub(crate) fn routes() -> Vec<Route> {
-    use Access::Open;
-    vec![Route::new(Method::GET, "/healthz", Open, ops::healthz), Route::new(Method::GET, "/readyz", Open, ops::readyz)]
+    let mut routes = ops_routes();
+    routes.extend(usage_routes());
+    routes
+}
+
+fn ops_routes() -> Vec<Route> {
+    let open = Access::Open;
+    vec![get("/healthz", open, ops::healthz), get("/readyz", open, ops::readyz)]
+}
+
+fn usage_routes() -> Vec<Route> {
+    let (read, write) = (Access::Scope(Scope::UsageRead), Access::Scope(Scope::UsageWrite));
+    vec![
+        get("/usage/stats", read, usage::stats),
+        get("/usage/tokens", read, usage::tokens),
+        get("/usage/storage", read, usage::storage),
+        get("/usage/agent-minutes", read, usage::agent_minutes),
+        post("/usage/check-quota", read, usage::check_quota),
+        get("/usage/timeseries/{resource}", read, usage::timeseries),
+        get("/usage/tier", read, usage::tier),
+        get("/usage/ledger", read, usage::list_entries),
+        post("/usage/record", write, usage::record),
+        post("/usage/record/batch", write, usage::record_batch),
+        post("/usage/reservations", write, usage::reserve),
+        get("/usage/reservations", read, usage::list_reservations),
+        post("/usage/reservations/{id}/settle", write, usage::settle),
+        delete("/usage/reservations/{id}", write, usage::release),
+    ]
 }
 
 /// The whole application.

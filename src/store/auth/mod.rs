@@ -1,12 +1,22 @@
 //! Users, sessions, API tokens and one-time links.
 
+mod secret;
+mod user;
+
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::id::{self, Table};
 use super::{Reader, Writer, fault};
-use crate::domain::auth::{Credential, Role, SESSION_IDLE_MS, Scopes, User, UserKey, email_key};
-use crate::domain::unit::{Timestamp, TokenId, UserId};
-use crate::domain::{Error, Result};
+use crate::domain::Result;
+use crate::domain::auth::{Credential, Role, SESSION_IDLE_MS, Scopes, User, UserKey};
+use crate::domain::unit::{Timestamp, UserId};
+pub(crate) use secret::{
+    NewToken, consume_link, delete_links, delete_session, delete_setup_links, end_sessions, find_link, insert_link,
+    insert_session, insert_token, list_tokens, purge_sessions, revoke_token, revoke_tokens,
+};
+pub(crate) use user::{
+    NewUser, UserChange, change_user, count_enabled_admins, find_password, find_user, find_user_by_email, has_admin,
+    insert_user, list_users, load_user, set_password, tiers_in_use,
+};
 
 /// Columns of a user, in the order that [`user_of`] reads.
 macro_rules! user_columns {
@@ -14,6 +24,8 @@ macro_rules! user_columns {
         "users.id, users.uuid, users.email, users.role, users.tier, users.disabled_at, users.created_at"
     };
 }
+
+use user_columns;
 
 fn user_of(row: &Row<'_>) -> rusqlite::Result<User> {
     let role: String = row.get(3)?;
@@ -81,92 +93,6 @@ pub(crate) fn find_session(reader: &Reader<'_>, hash: &[u8; 32]) -> Result<Optio
         })
     });
     found.optional().map_err(fault)
-}
-
-/// The user with a public id, or the fact that it was erased.
-///
-/// # Errors
-/// `Gone` for an erased user.
-pub(crate) fn find_user(reader: &Reader<'_>, id: UserId) -> Result<Option<User>> {
-    let sql = concat!("SELECT ", user_columns!(), ", users.erased_at FROM users WHERE users.uuid = ?1");
-    let mut statement = reader.prepare(sql)?;
-    let found = statement.query_row([id.0], |row| Ok((user_of(row)?, row.get::<_, Option<i64>>(7)?)));
-    match found.optional().map_err(fault)? {
-        Some((_, Some(_))) => Err(Error::Gone("the user")),
-        Some((user, None)) => Ok(Some(user)),
-        None => Ok(None),
-    }
-}
-
-/// The user with an e-mail address, however its letters are cased.
-pub(crate) fn find_user_by_email(reader: &Reader<'_>, email: &str) -> Result<Option<User>> {
-    let sql = concat!("SELECT ", user_columns!(), " FROM users WHERE users.email_key = ?1");
-    reader.prepare(sql)?.query_row([email_key(email)], user_of).optional().map_err(fault)
-}
-
-/// A user that is not written yet.
-#[derive(Clone, Debug)]
-pub(crate) struct NewUser<'a> {
-    /// The public id.
-    pub(crate) id: UserId,
-    /// None for one provisioned without.
-    pub(crate) email: Option<&'a str>,
-    /// The role.
-    pub(crate) role: Role,
-    /// A tier of the configuration.
-    pub(crate) tier: &'a str,
-    /// An argon2id hash; none: no password can log in.
-    pub(crate) password_hash: Option<&'a str>,
-}
-
-/// Adds a user.
-///
-/// # Errors
-/// `Conflict` `email_taken` where another user has the address.
-pub(crate) fn insert_user(writer: &mut Writer<'_>, new: &NewUser<'_>) -> Result<User> {
-    if let Some(email) = new.email
-        && find_user_by_email(writer, email)?.is_some()
-    {
-        return Err(Error::conflict("email_taken", "another user has this e-mail address"));
-    }
-    let now = writer.now();
-    let row = writer.insert(
-        "INSERT INTO users (uuid, email, email_key, role, tier, password_hash, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![new.id.0, new.email, new.email.map(email_key), new.role.as_str(), new.tier, new.password_hash, now.0],
-    )?;
-    Ok(User {
-        key: UserKey(row),
-        id: new.id,
-        email: new.email.map(str::to_owned),
-        role: new.role,
-        tier: new.tier.to_owned(),
-        disabled_at: None,
-        created_at: now,
-    })
-}
-
-/// Whether there is an administrator who can log in.
-pub(crate) fn has_admin(reader: &Reader<'_>) -> Result<bool> {
-    let mut statement =
-        reader.prepare("SELECT EXISTS (SELECT 1 FROM users WHERE role = 'admin' AND erased_at IS NULL)")?;
-    statement.query_row([], |row| row.get(0)).map_err(fault)
-}
-
-/// Adds a token of `user` by the hash of its secret.
-pub(crate) fn insert_token(
-    writer: &mut Writer<'_>,
-    user: UserKey,
-    name: &str,
-    scopes: Scopes,
-    hash: &[u8; 32],
-    expires_at: Option<Timestamp>,
-) -> Result<TokenId> {
-    let now = writer.now();
-    let row = writer.insert(
-        "INSERT INTO tokens (hash, user_id, name, scopes, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        params![hash, user.0, name, scopes.bits(), now.0, expires_at.map(|at| at.0)],
-    )?;
-    Ok(TokenId(id::encode(Table::Tokens, now, row)))
 }
 
 /// Writes down when credentials were last used.

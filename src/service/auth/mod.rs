@@ -1,4 +1,11 @@
-//! From what a request shows to who calls.
+//! From what a request shows to who calls; and what makes and ends accounts, sessions, tokens and links.
+
+pub mod account;
+pub mod attempts;
+pub mod link;
+pub mod password;
+pub mod session;
+pub mod token;
 
 use sha2::{Digest, Sha256};
 
@@ -211,4 +218,12 @@ pub fn provision(writer: &mut Writer<'_>, presented: &Presented, policy: &Policy
     };
     let new = store::NewUser { id, email: email.as_deref(), role: Role::User, tier, password_hash: None };
     store::insert_user(writer, &new).map(drop)
+}
+
+/// Writes down when credentials were last used.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub fn note_uses(writer: &mut Writer<'_>, used: &[(Credential, Timestamp)]) -> Result<()> {
+    store::touch_credentials(writer, used)
 }

@@ -1,0 +1,139 @@
+//! The commands.
+
+mod healthcheck;
+mod logging;
+pub(crate) mod output;
+mod serve;
+mod token;
+mod user;
+
+use std::io::{BufRead, Read, stdin};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use tallybox::clock::Clock;
+use tallybox::config::{Config, Environment};
+use tallybox::domain::Fault;
+use tallybox::domain::auth::{PASSWORD_CHARACTERS, check_password};
+use tallybox::service::auth::account::By;
+use tallybox::store::Store;
+
+/// Memory, metering and limits for AI assistants, in one binary.
+#[derive(Parser)]
+#[command(name = "tallybox", version, arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the settings and the data are.
+#[derive(Args)]
+struct Place {
+    /// File with the settings that differ from the defaults
+    #[arg(long, global = true, value_name = "FILE", env = "TALLYBOX_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Directory that holds the database
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "TALLYBOX_DATA_DIR",
+        hide_env_values = true,
+        default_value = "./data"
+    )]
+    data_dir: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve HTTP until SIGTERM or SIGINT
+    Serve(Listen),
+    /// Add, list and change users, also beside a running server
+    #[command(subcommand)]
+    User(user::Command),
+    /// Create, list and revoke API tokens, also beside a running server
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Print the settings that hold, with secrets masked
+    Config,
+    /// Ask the server on this machine whether it is alive: exit 0 if so, else 1
+    Healthcheck(Listen),
+}
+
+/// The address of the server.
+#[derive(Args)]
+struct Listen {
+    /// Address and port, in place of the setting server.listen
+    #[arg(long, value_name = "ADDR", env = "TALLYBOX_LISTEN", hide_env_values = true)]
+    listen: Option<SocketAddr>,
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Serve(listen) => serve::run(&self.place, listen.listen)?,
+            Command::User(command) => command.run(&self.place)?,
+            Command::Token(command) => command.run(&self.place)?,
+            Command::Config => output::result(self.place.load()?.to_masked_toml().trim_end())?,
+            Command::Healthcheck(listen) => {
+                let address = listen.listen.map_or_else(|| self.place.load().map(|config| config.server.listen), Ok)?;
+                healthcheck::ask(address)?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Place {
+    /// The settings, every fault of which is named.
+    fn load(&self) -> anyhow::Result<Config> {
+        let loaded = Config::load(self.config.as_deref(), &Environment::of_process());
+        loaded.or_else(|faults| refuse("the configuration", &faults))
+    }
+
+    /// The settings and the database, for a command that may run beside a server.
+    fn open(&self) -> anyhow::Result<Opened> {
+        let config = self.load()?;
+        logging::start(&config.log)?;
+        let store = Store::open(&self.data_dir, Clock::system(), &config.store)?;
+        Ok(Opened { config, store })
+    }
+}
+
+/// What most commands work on.
+struct Opened {
+    config: Config,
+    store: Store,
+}
+
+impl Opened {
+    fn by(&self) -> By {
+        By::command_line(self.store.clock().clone())
+    }
+}
+
+/// The failure that names every fault of `what`.
+fn refuse<T>(what: &str, faults: &[Fault]) -> anyhow::Result<T> {
+    let lines: Vec<String> = faults.iter().map(|fault| format!("\n  {}: {}", fault.field, fault.message)).collect();
+    let count = if faults.len() == 1 { "a fault".to_owned() } else { format!("{} faults", faults.len()) };
+    bail!("{what} has {count}:{}", lines.concat())
+}
+
+/// A new password from stdin: all up to the first newline, which is not part of it.
+fn read_password() -> anyhow::Result<String> {
+    // Room for the longest password and for what shows that one is longer.
+    let most = u64::try_from(PASSWORD_CHARACTERS.end() * 4 + 2)?;
+    let mut line = Vec::new();
+    stdin().lock().take(most).read_until(b'\n', &mut line).context("the password cannot be read from stdin")?;
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    let password = String::from_utf8(line).map_err(|_| anyhow::anyhow!("the password must be UTF-8"))?;
+    check_password(&password, "password")?;
+    Ok(password)
+}

@@ -1,0 +1,127 @@
+//! What must hold in any database of ours, asked of the rows themselves.
+
+use super::{Reader, fault};
+use crate::domain::Result;
+
+/// A question whose every answer row is a difference.
+struct Check {
+    name: &'static str,
+    sql: &'static str,
+}
+
+/// Each question gives rows of one text column; an invariant holds where there are none.
+const CHECKS: &[Check] = &[
+    Check {
+        name: "integrity",
+        sql: "SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'",
+    },
+    Check {
+        name: "foreign keys",
+        sql: "SELECT \"table\" || ' row ' || coalesce(rowid, '?') || ' names a missing row of ' || parent \
+              FROM pragma_foreign_key_check",
+    },
+    Check {
+        name: "account totals are the sums of their entries",
+        sql: "WITH sums AS (SELECT user_id, resource, sum(amount) AS amount, max(id) AS head FROM ledger GROUP BY user_id, resource) \
+              SELECT 'user ' || coalesce(a.user_id, s.user_id) || ' resource ' || coalesce(a.resource, s.resource) || \
+              ': total ' || coalesce(a.total, 'missing') || ', entries ' || coalesce(s.amount, 'none') || \
+              ', head ' || coalesce(a.head, 'missing') || ', newest ' || coalesce(s.head, 'none') \
+              FROM accounts a FULL JOIN sums s USING (user_id, resource) \
+              WHERE a.total IS NOT s.amount OR a.head IS NOT s.head",
+    },
+    Check {
+        name: "day totals are the sums of their entries",
+        sql: "WITH sums AS (SELECT day, resource, user_id, sum(amount) AS amount FROM ledger GROUP BY day, resource, user_id) \
+              SELECT 'user ' || coalesce(b.user_id, s.user_id) || ' resource ' || coalesce(b.resource, s.resource) || \
+              ' day ' || date(coalesce(b.day, s.day) * 86400, 'unixepoch') || \
+              ': total ' || coalesce(b.amount, 'missing') || ', entries ' || coalesce(s.amount, 'none') \
+              FROM buckets b FULL JOIN sums s USING (day, resource, user_id) \
+              WHERE coalesce(b.amount, 0) <> coalesce(s.amount, 0)",
+    },
+    Check {
+        name: "every entry is on its chain",
+        sql: "WITH chained AS (SELECT id, previous, lag(id) OVER (PARTITION BY user_id, resource ORDER BY id) AS before FROM ledger) \
+              SELECT 'entry ' || id || ' follows ' || coalesce(previous, 'none') || ' instead of ' || coalesce(before, 'none') \
+              FROM chained WHERE previous IS NOT before",
+    },
+    Check {
+        name: "no reversals exceed their entry",
+        sql: "SELECT 'entry ' || e.id || ' of ' || e.amount || ' is reversed by ' || sum(r.amount) \
+              FROM ledger r JOIN ledger e ON e.id = r.reverses \
+              GROUP BY e.id HAVING e.amount + sum(r.amount) < 0 OR e.user_id <> max(r.user_id) OR e.resource <> max(r.resource)",
+    },
+    Check {
+        name: "what is reserved is the sum of the open holds",
+        sql: "WITH held AS (SELECT day, resource, user_id, sum(amount) AS amount FROM reservations WHERE state = 0 \
+              GROUP BY day, resource, user_id) \
+              SELECT 'user ' || coalesce(b.user_id, h.user_id) || ' resource ' || coalesce(b.resource, h.resource) || \
+              ' day ' || date(coalesce(b.day, h.day) * 86400, 'unixepoch') || \
+              ': reserved ' || coalesce(b.reserved, 'missing') || ', holds ' || coalesce(h.amount, 'none') \
+              FROM buckets b FULL JOIN held h USING (day, resource, user_id) \
+              WHERE coalesce(b.reserved, 0) <> coalesce(h.amount, 0)",
+    },
+    Check {
+        name: "stored bytes are the ledger's level",
+        sql: "WITH live AS (SELECT m.user_id, sum(m.size_bytes) AS bytes FROM memories m \
+              LEFT JOIN memory_expiry x ON x.user_id = m.user_id \
+              WHERE m.expires_at IS NULL OR m.expires_at > coalesce(x.booked_until, 0) GROUP BY m.user_id), \
+              levels AS (SELECT user_id, total FROM accounts WHERE resource = 1) \
+              SELECT 'user ' || coalesce(l.user_id, a.user_id) || ': stored ' || coalesce(l.bytes, 0) || \
+              ', ledger ' || coalesce(a.total, 0) \
+              FROM live l FULL JOIN levels a USING (user_id) WHERE coalesce(l.bytes, 0) <> coalesce(a.total, 0)",
+    },
+    Check {
+        name: "memory totals are the sums of the memories",
+        sql: "WITH live AS (SELECT m.user_id, m.tier, count(*) AS memories, sum(m.size_bytes) AS bytes, sum(m.text_bytes) AS texts \
+              FROM memories m LEFT JOIN memory_expiry x ON x.user_id = m.user_id \
+              WHERE m.expires_at IS NULL OR m.expires_at > coalesce(x.booked_until, 0) GROUP BY m.user_id, m.tier) \
+              SELECT 'user ' || coalesce(l.user_id, t.user_id) || ' tier ' || coalesce(l.tier, t.tier) || \
+              ': totals ' || coalesce(t.memories, 0) || '/' || coalesce(t.size_bytes, 0) || '/' || coalesce(t.text_bytes, 0) || \
+              ', memories ' || coalesce(l.memories, 0) || '/' || coalesce(l.bytes, 0) || '/' || coalesce(l.texts, 0) \
+              FROM live l FULL JOIN memory_totals t USING (user_id, tier) \
+              WHERE coalesce(l.memories, 0) <> coalesce(t.memories, 0) OR coalesce(l.bytes, 0) <> coalesce(t.size_bytes, 0) \
+              OR coalesce(l.texts, 0) <> coalesce(t.text_bytes, 0)",
+    },
+    Check {
+        name: "every vector belongs to a memory, and every memory has one",
+        sql: "SELECT 'vector ' || v.id || ' without a memory' FROM vectors v \
+              WHERE NOT EXISTS (SELECT 1 FROM memories m WHERE m.id = v.id >> 12) \
+              UNION ALL SELECT 'memory ' || m.id || ' without a vector' FROM memories m \
+              WHERE NOT EXISTS (SELECT 1 FROM vectors v WHERE v.id = m.id << 12)",
+    },
+    Check {
+        name: "every full-text row belongs to a memory, and every memory has one",
+        sql: "SELECT 'full-text row ' || w.id || ' without a memory' FROM words_docsize w \
+              WHERE NOT EXISTS (SELECT 1 FROM memories m WHERE m.id = w.id) \
+              UNION ALL SELECT 'memory ' || m.id || ' without a full-text row' FROM memories m \
+              WHERE NOT EXISTS (SELECT 1 FROM words_docsize w WHERE w.id = m.id)",
+    },
+    Check { name: "the ledger's door is shut", sql: "SELECT 'open for user ' || user_id FROM ledger_door" },
+];
+
+/// A difference that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Which invariant does not hold.
+    pub invariant: &'static str,
+    /// Where, and how.
+    pub detail: String,
+}
+
+/// Asks every question, on one snapshot. At most `limit` differences of each are returned.
+pub(crate) fn run(reader: &Reader<'_>, limit: usize) -> Result<Vec<Difference>> {
+    let mut differences = Vec::new();
+    for check in CHECKS {
+        let mut statement = reader.connection.prepare(check.sql).map_err(fault)?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0)).map_err(fault)?;
+        for detail in rows.take(limit) {
+            differences.push(Difference { invariant: check.name, detail: detail.map_err(fault)? });
+        }
+    }
+    Ok(differences)
+}
+
+/// The invariants by name, for a report of what was checked.
+pub(crate) fn names() -> Vec<&'static str> {
+    CHECKS.iter().map(|check| check.name).collect()
+}
