@@ -4,6 +4,7 @@ mod answer;
 mod edge;
 mod extract;
 mod input;
+mod memory;
 mod ops;
 mod pages;
 mod problem;
@@ -38,6 +39,10 @@ fn post<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Access,
     Route { method: Method::POST, path, access, handler: routing::post(handler) }
 }
 
+fn patch<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
+    Route { method: Method::PATCH, path, access, handler: routing::patch(handler) }
+}
+
 fn delete<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
     Route { method: Method::DELETE, path, access, handler: routing::delete(handler) }
 }
@@ -56,6 +61,7 @@ impl Route {
 pub(crate) fn routes() -> Vec<Route> {
     let mut routes = ops_routes();
     routes.extend(usage_routes());
+    routes.extend(memory_routes());
     routes
 }
 
@@ -81,6 +87,24 @@ fn usage_routes() -> Vec<Route> {
         get("/usage/reservations", read, usage::list_reservations),
         post("/usage/reservations/{id}/settle", write, usage::settle),
         delete("/usage/reservations/{id}", write, usage::release),
+    ]
+}
+
+fn memory_routes() -> Vec<Route> {
+    let (read, write) = (Access::Scope(Scope::MemoryRead), Access::Scope(Scope::MemoryWrite));
+    let usage = Access::Scope(Scope::UsageRead);
+    vec![
+        post("/memory/store", write, memory::store),
+        post("/memory/store/batch", write, memory::store_batch),
+        post("/memory/search", read, memory::search),
+        get("/memory", read, memory::list),
+        delete("/memory", write, memory::delete_many),
+        get("/memory/usage", usage, memory::usage),
+        get("/memory/usage/quota-check", usage, memory::quota_check),
+        get("/memory/{id}", read, memory::get),
+        patch("/memory/{id}", write, memory::patch),
+        delete("/memory/{id}", write, memory::delete),
+        get("/memory/{id}/similar", read, memory::similar),
     ]
 }
 

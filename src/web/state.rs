@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::adapter::embedder::EmbedderPool;
 use crate::config::Config;
 use crate::domain::auth::{Caller, Credential, Scope, UserKey};
 use crate::domain::ledger::ResourceType;
 use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Result};
 use crate::service::auth::{self, Authenticated, Identity, Policy, Presented};
-use crate::service::quota;
+use crate::service::{memory, quota};
 use crate::store::{Reader, Store, Writer};
 
 /// Most callers remembered at once; more, and all are forgotten.
@@ -22,6 +23,8 @@ pub(crate) struct AppState {
     pub(crate) store: Store,
     pub(crate) identity: Arc<Policy>,
     pub(crate) quota: Arc<quota::Policy>,
+    pub(crate) memory: Arc<memory::Policy>,
+    pub(crate) embedder: Arc<EmbedderPool>,
     pub(crate) noted: Arc<Noted>,
     remembered: Arc<RwLock<HashMap<Presented, Remembered>>>,
 }
@@ -81,14 +84,30 @@ impl Known {
 }
 
 impl AppState {
-    pub(crate) fn new(config: Arc<Config>, store: Store) -> Self {
+    pub(crate) fn new(config: Arc<Config>, store: Store, embedder: EmbedderPool) -> Self {
         let identity = Policy {
             auto_provision: config.auth.auto_provision,
             default_tier: config.auth.default_tier.clone(),
             tiers: config.tiers.clone(),
         };
         let quota = Arc::new(quota::Policy { tiers: config.tiers.clone(), calendar: config.calendar });
-        Self { config, store, identity: Arc::new(identity), quota, noted: Arc::default(), remembered: Arc::default() }
+        let settings = &config.memory;
+        let memory = memory::Policy {
+            quota: Arc::clone(&quota),
+            stm_bytes_max: settings.stm_bytes_max,
+            ttl_ms: [settings.stm_ttl_ms, settings.itm_ttl_ms, settings.ltm_ttl_ms],
+            on_duplicate: settings.on_duplicate,
+        };
+        Self {
+            store,
+            identity: Arc::new(identity),
+            quota,
+            memory: Arc::new(memory),
+            embedder: Arc::new(embedder),
+            noted: Arc::default(),
+            remembered: Arc::default(),
+            config,
+        }
     }
 
     pub(crate) fn now(&self) -> Timestamp {

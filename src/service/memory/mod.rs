@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 pub use expiry::{book_due, book_ends, is_due, purge};
 pub use reembed::{Progress, adopt_model, reembed};
 pub use search::{Search, search, similar, similar_to};
-pub use write::{DeletedSlice, Stored, delete, delete_slice, patch, require_room, store};
+pub use write::{DeletedSlice, Stored, delete, delete_slice, has_room, patch, require_room, sizes, store};
 
 use super::quota::{self, Policy as QuotaPolicy};
 use crate::domain::auth::{Caller, UserKey};

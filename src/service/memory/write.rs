@@ -14,7 +14,7 @@ use crate::domain::quota::{Limit, Standing, Usage};
 use crate::domain::unit::MemoryId;
 use crate::domain::{Error, Result};
 use crate::store::memory::{self as store_of, Held};
-use crate::store::Writer;
+use crate::store::{Reader, Writer};
 
 /// A memory that was stored.
 #[derive(Clone, Debug)]
@@ -58,19 +58,65 @@ fn require(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, demand: De
     }
 }
 
-/// Decides whether a new memory of `content` with `embeddings` would fit, before anyone goes to the length of making them.
-/// What counts is the decision of the write itself.
+/// What memories would count with, each with its number of embeddings.
+pub fn sizes(contents: &[Content], embeddings: &[usize]) -> Vec<(MemoryTier, i64)> {
+    let of = |(content, count): (&Content, &usize)| (content.tier, stored_bytes(content, *count));
+    contents.iter().zip(embeddings).map(of).collect()
+}
+
+/// Whether new memories of these tiers and sizes would all fit now; what has ended does not count.
 ///
 /// # Errors
-/// `QuotaExceeded` where it does not fit.
+/// Where the store cannot be read.
+pub fn has_room(reader: &Reader<'_>, policy: &Policy, caller: &Caller, sizes: &[(MemoryTier, i64)]) -> Result<bool> {
+    let sum = |of: fn(Demand) -> Option<i64>| {
+        sizes.iter().filter_map(|after| of(Demand::of(None, *after))).fold(0, i64::saturating_add)
+    };
+    // The last to be decided finds those of the other kind in the level too, so this may promise what is then refused.
+    let quota = sum(|demand| demand.quota);
+    let standing = quota::standing_now(reader, &policy.quota, caller, ResourceType::MemoryStorage)?;
+    let [short, _, _] = store_of::held(reader, caller.user.key)?;
+    let fits_quota = quota == 0 || standing.shortfall(quota).is_none();
+    Ok(fits_quota && short.size_bytes.saturating_add(sum(|demand| demand.short)) <= policy.stm_bytes_max)
+}
+
+/// Decides whether new memories would fit, one after the other, before anyone goes to the length of making their
+/// embeddings. What counts is the decision of the write itself.
+///
+/// # Errors
+/// `QuotaExceeded` for the first that does not fit, with its index.
 pub fn require_room(
     writer: &mut Writer<'_>,
     policy: &Policy,
     caller: &Caller,
-    content: &Content,
-    embeddings: usize,
+    sizes: &[(MemoryTier, i64)],
 ) -> Result<()> {
-    require(writer, policy, caller, Demand::of(None, (content.tier, stored_bytes(content, embeddings))))
+    let mut before = (0_i64, 0_i64);
+    for (index, after) in sizes.iter().enumerate() {
+        let alone = Demand::of(None, *after);
+        let demand = Demand {
+            quota: alone.quota.map(|bytes| bytes.saturating_add(before.0)),
+            short: alone.short.map(|bytes| bytes.saturating_add(before.1)),
+        };
+        if let Err(error) = require(writer, policy, caller, demand) {
+            return Err(said_of(error, index, if alone.quota.is_some() { before.0 } else { before.1 }));
+        }
+        // Every tier's bytes are in the level.
+        before = (before.0.saturating_add(after.1), before.1.saturating_add(alone.short.unwrap_or(0)));
+    }
+    Ok(())
+}
+
+/// A refusal of element `index`, of which `before` bytes belong to the elements before it.
+fn said_of(error: Error, index: usize, before: i64) -> Error {
+    match error {
+        Error::QuotaExceeded(mut refusal) => {
+            refusal.used = refusal.used.saturating_add(before);
+            refusal.requested = refusal.requested.saturating_sub(before);
+            Error::QuotaExceeded(refusal).at("memories", index)
+        }
+        other => other,
+    }
 }
 
 /// Stores a memory, or merges it with the one it repeats.
