@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -60,6 +60,11 @@ impl App {
     /// The HTTP application, for calls without a network.
     pub fn router(&self) -> Router {
         self.router.clone()
+    }
+
+    /// The HTTP application as a client at `peer` meets it, for calls without a network.
+    pub fn router_for(&self, peer: SocketAddr) -> Router {
+        self.router().layer(Extension(Peer(peer)))
     }
 
     /// The store.

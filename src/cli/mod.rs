@@ -1,5 +1,6 @@
 //! The commands.
 
+mod check;
 mod healthcheck;
 mod logging;
 pub(crate) mod output;
@@ -61,6 +62,8 @@ enum Command {
     Token(token::Command),
     /// Print the settings that hold, with secrets masked
     Config,
+    /// Prove that totals are the sums of their entries and nothing is orphaned: exit 1 and the differences where not
+    Check,
     /// Ask the server on this machine whether it is alive: exit 0 if so, else 1
     Healthcheck(Listen),
 }
@@ -80,6 +83,7 @@ impl Arguments {
             Command::User(command) => command.run(&self.place)?,
             Command::Token(command) => command.run(&self.place)?,
             Command::Config => output::result(self.place.load()?.to_masked_toml().trim_end())?,
+            Command::Check => return check::report(&self.place.open()?.store),
             Command::Healthcheck(listen) => {
                 let address = listen.listen.map_or_else(|| self.place.load().map(|config| config.server.listen), Ok)?;
                 healthcheck::ask(address)?;

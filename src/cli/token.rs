@@ -77,7 +77,7 @@ fn create(
 
 fn print_all(opened: &Opened, email: &str) -> anyhow::Result<()> {
     let user = opened.store.read_blocking(|reader| load_by_email(reader, email))?;
-    let mut paging = Paging::first();
+    let mut paging = Paging::first(100);
     loop {
         let page = opened.store.read_blocking(|reader| list(reader, user.key, true, paging))?;
         for token in &page.items {

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use clap::Subcommand;
-use tallybox::domain::auth::{Role, User, parse_email};
+use tallybox::domain::auth::{Role, User, UserFilter, parse_email};
 use tallybox::domain::page::Paging;
 use tallybox::service::auth::account::{Changes, New, change, create, list, load_by_email, reset_password};
 use tallybox::service::auth::link::Link;
@@ -136,9 +136,9 @@ fn set_password(place: &Place, email: String, password_stdin: bool) -> anyhow::R
 }
 
 fn print_all(opened: &Opened) -> anyhow::Result<()> {
-    let mut paging = Paging::first();
+    let mut paging = Paging::first(100);
     loop {
-        let page = opened.store.read_blocking(|reader| list(reader, paging))?;
+        let page = opened.store.read_blocking(|reader| list(reader, &UserFilter::default(), paging))?;
         for user in &page.items {
             output::result(line(user))?;
         }

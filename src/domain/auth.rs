@@ -187,6 +187,19 @@ impl User {
     }
 }
 
+/// Which users a list shows; none of a field lets all pass.
+#[derive(Clone, Debug, Default)]
+pub struct UserFilter {
+    /// Part of the e-mail address or of the id.
+    pub text: Option<String>,
+    /// The tier.
+    pub tier: Option<String>,
+    /// The role.
+    pub role: Option<Role>,
+    /// Whether the account is disabled.
+    pub disabled: Option<bool>,
+}
+
 /// An API token as lists show it; the secret itself is shown once, at its creation.
 #[derive(Clone, Debug)]
 pub struct ApiToken {

@@ -8,6 +8,7 @@ pub mod calendar;
 pub mod error;
 pub mod ledger;
 pub mod memory;
+pub mod overview;
 pub mod page;
 pub mod quota;
 pub mod unit;

@@ -4,15 +4,10 @@
 
 use super::{Error, Result};
 
-/// Elements of a page when none are named.
-pub const LIMIT_DEFAULT: i64 = 50;
-/// Most elements of a page.
-pub const LIMIT_MAX: i64 = 100;
-
 /// Which page is asked for: at most `limit` rows below the one that the cursor names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Paging {
-    limit: i64,
+    limit: usize,
     before: Option<i64>,
 }
 
@@ -26,18 +21,18 @@ pub struct Page<T> {
 }
 
 impl Paging {
-    /// `limit`: 1 to [`LIMIT_MAX`]; `cursor`: as an earlier page gave it.
+    /// `limit`: at least 1; `cursor`: as an earlier page gave it.
     ///
     /// # Errors
     /// `Invalid` for a cursor that no page gave.
-    pub fn new(limit: i64, cursor: Option<&str>) -> Result<Self> {
+    pub fn new(limit: usize, cursor: Option<&str>) -> Result<Self> {
         let before = cursor.map(|cursor| decode(cursor).ok_or_else(|| Error::invalid("cursor", "is not one of ours")));
-        Ok(Self { limit: limit.clamp(1, LIMIT_MAX), before: before.transpose()? })
+        Ok(Self { limit, before: before.transpose()? })
     }
 
-    /// The first page, of the largest size.
-    pub const fn first() -> Self {
-        Self { limit: LIMIT_MAX, before: None }
+    /// The first page, of `limit` elements.
+    pub const fn first(limit: usize) -> Self {
+        Self { limit, before: None }
     }
 
     /// The page after the one that gave `cursor`, of the same size.
@@ -54,15 +49,14 @@ impl Paging {
     }
 
     /// Rows to read: one more than are shown, which tells whether there is more.
-    pub const fn rows(self) -> i64 {
-        self.limit.saturating_add(1)
+    pub fn rows(self) -> i64 {
+        i64::try_from(self.limit).unwrap_or(i64::MAX).saturating_add(1)
     }
 
     /// The page of `rows`, which were read newest first.
     pub fn page<T>(self, mut rows: Vec<T>, row_id: impl Fn(&T) -> i64) -> Page<T> {
-        let limit = usize::try_from(self.limit).unwrap_or(1);
-        let has_more = rows.len() > limit;
-        rows.truncate(limit);
+        let has_more = rows.len() > self.limit;
+        rows.truncate(self.limit);
         let next = rows.last().filter(|_| has_more).map(|row| format!("{:x}", row_id(row)));
         Page { items: rows, next }
     }

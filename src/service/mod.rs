@@ -7,4 +7,5 @@ pub mod check;
 pub mod idempotency;
 pub mod ledger;
 pub mod memory;
+pub mod overview;
 pub mod quota;

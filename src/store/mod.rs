@@ -15,6 +15,7 @@ pub(crate) mod ledger;
 mod lock;
 pub(crate) mod memory;
 mod migrate;
+pub(crate) mod overview;
 pub(crate) mod quota;
 mod writer;
 

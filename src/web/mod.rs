@@ -1,6 +1,7 @@
 //! HTTP. Every route and layer in one place; handlers are thin.
 
 mod answer;
+mod auth;
 mod edge;
 mod extract;
 mod input;
@@ -60,6 +61,7 @@ impl Route {
 /// The table.
 pub(crate) fn routes() -> Vec<Route> {
     let mut routes = ops_routes();
+    routes.extend(auth_routes());
     routes.extend(usage_routes());
     routes.extend(memory_routes());
     routes
@@ -68,6 +70,19 @@ pub(crate) fn routes() -> Vec<Route> {
 fn ops_routes() -> Vec<Route> {
     let open = Access::Open;
     vec![get("/healthz", open, ops::healthz), get("/readyz", open, ops::readyz)]
+}
+
+fn auth_routes() -> Vec<Route> {
+    let session = Access::Session;
+    vec![
+        post("/auth/login", Access::Open, auth::login),
+        post("/auth/logout", session, auth::logout),
+        get("/auth/me", Access::AnyCredential, auth::me),
+        post("/auth/password", session, auth::password),
+        get("/auth/tokens", session, auth::list_tokens),
+        post("/auth/tokens", session, auth::create_token),
+        delete("/auth/tokens/{id}", session, auth::revoke_token),
+    ]
 }
 
 fn usage_routes() -> Vec<Route> {

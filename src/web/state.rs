@@ -9,6 +9,8 @@ use crate::domain::auth::{Caller, Credential, Scope, UserKey};
 use crate::domain::ledger::ResourceType;
 use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Result};
+use crate::service::auth::attempts::Attempts;
+use crate::service::auth::password::Passwords;
 use crate::service::auth::{self, Authenticated, Identity, Policy, Presented};
 use crate::service::{memory, quota};
 use crate::store::{Reader, Store, Writer};
@@ -26,6 +28,8 @@ pub(crate) struct AppState {
     pub(crate) memory: Arc<memory::Policy>,
     pub(crate) embedder: Arc<EmbedderPool>,
     pub(crate) noted: Arc<Noted>,
+    pub(crate) passwords: Arc<Passwords>,
+    pub(crate) attempts: Arc<Attempts>,
     remembered: Arc<RwLock<HashMap<Presented, Remembered>>>,
 }
 
@@ -77,6 +81,11 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    /// SHA-256 of the bearer that was shown.
+    pub(crate) fn bearer_hash(&self) -> Option<[u8; 32]> {
+        self.presented.bearer.map(|bearer| bearer.hash)
+    }
+
     /// Who it was when the guard looked. What is read or written is decided by a look in its own transaction.
     pub(crate) fn caller(&self) -> &Caller {
         &self.authenticated.caller
@@ -91,22 +100,19 @@ impl AppState {
             tiers: config.tiers.clone(),
         };
         let quota = Arc::new(quota::Policy { tiers: config.tiers.clone(), calendar: config.calendar });
-        let settings = &config.memory;
-        let memory = memory::Policy {
-            quota: Arc::clone(&quota),
-            stm_bytes_max: settings.stm_bytes_max,
-            ttl_ms: [settings.stm_ttl_ms, settings.itm_ttl_ms, settings.ltm_ttl_ms],
-            on_duplicate: settings.on_duplicate,
-        };
+        let memory = memory::Policy::new(&config.memory, Arc::clone(&quota));
+        let passwords = Arc::new(Passwords::new(config.auth.password_queue));
         Self {
+            config,
             store,
             identity: Arc::new(identity),
             quota,
             memory: Arc::new(memory),
             embedder: Arc::new(embedder),
             noted: Arc::default(),
+            passwords,
+            attempts: Arc::default(),
             remembered: Arc::default(),
-            config,
         }
     }
 

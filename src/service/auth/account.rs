@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 use super::link::{self, Link};
 use crate::clock::Clock;
 use crate::domain::audit::{Actor, NewAct};
-use crate::domain::auth::{Caller, Credential, Role, User, UserKey, email_key};
+use crate::domain::auth::{Caller, Credential, Role, User, UserFilter, UserKey, email_key};
 use crate::domain::page::{Page, Paging};
 use crate::domain::quota::Tiers;
+use crate::domain::unit::UserId;
 use crate::domain::{Error, Fault, Result};
 use crate::store::audit::insert_act;
 use crate::store::{Reader, Writer, auth as store};
@@ -224,6 +225,14 @@ pub fn bootstrap_admin(writer: &mut Writer<'_>, by: &By, new: &New) -> Result<Op
     if store::has_admin(writer)? { Ok(None) } else { insert(writer, by, new).map(Some) }
 }
 
+/// The hash that a user's password must match; none where no password can log in.
+///
+/// # Errors
+/// Those of the store.
+pub fn password_of(reader: &Reader<'_>, user: UserKey) -> Result<Option<String>> {
+    store::find_password(reader, user)
+}
+
 /// Whether there is an administrator.
 ///
 /// # Errors
@@ -240,12 +249,20 @@ pub fn load_by_email(reader: &Reader<'_>, email: &str) -> Result<User> {
     store::find_user_by_email(reader, &email_key(email))?.ok_or(Error::NotFound("the user"))
 }
 
-/// Users, newest first.
+/// The user with a public id.
+///
+/// # Errors
+/// `NotFound`; `Gone` where it was erased.
+pub fn load(reader: &Reader<'_>, id: UserId) -> Result<User> {
+    store::find_user(reader, id)?.ok_or(Error::NotFound("the user"))
+}
+
+/// Users that pass the filter, newest first.
 ///
 /// # Errors
 /// Those of the store.
-pub fn list(reader: &Reader<'_>, paging: Paging) -> Result<Page<User>> {
-    store::list_users(reader, paging)
+pub fn list(reader: &Reader<'_>, filter: &UserFilter, paging: Paging) -> Result<Page<User>> {
+    store::list_users(reader, filter, paging)
 }
 
 /// A fault for each tier that users hold and the configuration lacks.

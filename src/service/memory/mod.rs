@@ -15,6 +15,7 @@ pub use search::{Search, search, similar, similar_to};
 pub use write::{DeletedSlice, Stored, delete, delete_slice, has_room, patch, require_room, sizes, store};
 
 use super::quota::{self, Policy as QuotaPolicy};
+use crate::config;
 use crate::domain::auth::{Caller, UserKey};
 use crate::domain::ledger::{NewEntry, ResourceType, Source};
 use crate::domain::memory::{Filter, Memory, MemoryTier, OnDuplicate};
@@ -38,6 +39,16 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// As the configuration says.
+    pub const fn new(config: &config::Memory, quota: Arc<QuotaPolicy>) -> Self {
+        Self {
+            quota,
+            stm_bytes_max: config.stm_bytes_max,
+            ttl_ms: [config.stm_ttl_ms, config.itm_ttl_ms, config.ltm_ttl_ms],
+            on_duplicate: config.on_duplicate,
+        }
+    }
+
     const fn ttl_ms(&self, tier: MemoryTier) -> Option<i64> {
         let [short, intermediate, long] = self.ttl_ms;
         match tier {

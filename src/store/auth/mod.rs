@@ -14,8 +14,8 @@ pub(crate) use secret::{
     insert_session, insert_token, list_tokens, purge_sessions, revoke_token, revoke_tokens,
 };
 pub(crate) use user::{
-    NewUser, UserChange, change_user, count_enabled_admins, find_password, find_user, find_user_by_email, has_admin,
-    insert_user, list_users, load_user, set_password, tiers_in_use,
+    NewUser, UserChange, change_user, count_enabled_admins, count_users, find_password, find_user, find_user_by_email,
+    has_admin, insert_user, list_users, load_user, set_password, tiers_in_use,
 };
 
 /// Columns of a user, in the order that [`user_of`] reads.

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::{user_columns, user_of};
-use crate::domain::auth::{Role, User, UserKey, email_key};
+use crate::domain::auth::{Role, User, UserFilter, UserKey, email_key};
 use crate::domain::page::{Page, Paging};
 use crate::domain::unit::{Timestamp, UserId};
 use crate::domain::{Error, Result};
@@ -88,15 +88,26 @@ pub(crate) fn load_user(reader: &Reader<'_>, key: UserKey) -> Result<User> {
     found.ok_or(Error::NotFound("the user"))
 }
 
-/// Users, newest first.
-pub(crate) fn list_users(reader: &Reader<'_>, paging: Paging) -> Result<Page<User>> {
+/// Users that pass the filter, newest first.
+pub(crate) fn list_users(reader: &Reader<'_>, filter: &UserFilter, paging: Paging) -> Result<Page<User>> {
     let sql = concat!(
         "SELECT ",
         user_columns!(),
-        " FROM users WHERE users.id < ?1 AND users.erased_at IS NULL ORDER BY users.id DESC LIMIT ?2"
+        " FROM users WHERE users.id < ?1 AND users.erased_at IS NULL \
+         AND (?3 IS NULL OR instr(users.email_key, ?3) > 0 OR instr(lower(hex(users.uuid)), replace(?3, '-', '')) > 0) \
+         AND (?4 IS NULL OR users.tier = ?4) AND (?5 IS NULL OR users.role = ?5) \
+         AND (?6 IS NULL OR (users.disabled_at IS NOT NULL) = ?6) ORDER BY users.id DESC LIMIT ?2"
     );
     let mut statement = reader.prepare(sql)?;
-    let rows = statement.query_map(params![paging.before(), paging.rows()], user_of).map_err(fault)?;
+    let parameters = params![
+        paging.before(),
+        paging.rows(),
+        filter.text.as_deref().map(email_key),
+        filter.tier,
+        filter.role.map(Role::as_str),
+        filter.disabled
+    ];
+    let rows = statement.query_map(parameters, user_of).map_err(fault)?;
     let users = rows.collect::<rusqlite::Result<Vec<User>>>().map_err(fault)?;
     Ok(paging.page(users, |user| user.key.0))
 }
@@ -166,4 +177,11 @@ pub(crate) fn change_user(writer: &mut Writer<'_>, user: UserKey, change: &UserC
         writer.execute("UPDATE users SET disabled_at = ?2 WHERE id = ?1", params![user.0, disabled_at])?;
     }
     load_user(writer, user)
+}
+
+/// How many users there are: all, enabled, administrators.
+pub(crate) fn count_users(reader: &Reader<'_>) -> Result<(i64, i64, i64)> {
+    let sql = "SELECT count(*), count(*) FILTER (WHERE disabled_at IS NULL), count(*) FILTER (WHERE role = 'admin') \
+               FROM users WHERE erased_at IS NULL";
+    reader.prepare(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(fault)
 }

@@ -1,0 +1,81 @@
+//! Figures over all users, for whoever runs the box.
+
+use std::ops::RangeInclusive;
+
+use super::quota::Policy;
+use crate::domain::calendar::Day;
+use crate::domain::ledger::{ResourceType, Window};
+use crate::domain::overview::{RefusalCount, Sizes, UserTotal};
+use crate::domain::page::Page;
+use crate::domain::{Error, Result};
+use crate::store::{Reader, auth, overview as store};
+
+/// The box at a glance.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    /// Users: all, enabled, administrators.
+    pub users: (i64, i64, i64),
+    /// Sum of each resource over the days asked for, the level for a level; in the order of `ResourceType::ALL`.
+    pub totals: Vec<(ResourceType, i64)>,
+    /// Who used most of each resource.
+    pub top_users: Vec<UserTotal>,
+    /// Refused writes of those days by user, resource and hour, newest first.
+    pub refusals: Vec<RefusalCount>,
+    /// Sizes.
+    pub sizes: Sizes,
+}
+
+/// Users named for each resource.
+const TOP_USERS: i64 = 10;
+/// Most rows of recent refusals.
+const REFUSALS: i64 = 100;
+
+/// Reads the figures of the last `days` days.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn overview(reader: &Reader<'_>, policy: &Policy, days: i32) -> Result<Overview> {
+    let today = policy.calendar.day_of(reader.now());
+    let range = today.plus(1 - days)..=today;
+    let mut totals = Vec::new();
+    let mut top_users = Vec::new();
+    for resource in ResourceType::ALL {
+        let total = match resource.window() {
+            Window::Level => store::storage_level(reader)?,
+            Window::Day | Window::Month => store::total(reader, resource, &range)?,
+        };
+        totals.push((resource, total));
+        top_users.extend(store::top_users(reader, resource, &range, TOP_USERS)?);
+    }
+    let since = policy.calendar.end_of(range.start().plus(-1));
+    Ok(Overview {
+        users: auth::count_users(reader)?,
+        totals,
+        top_users,
+        refusals: store::recent_refusals(reader, since, REFUSALS)?,
+        sizes: store::sizes(reader)?,
+    })
+}
+
+/// A page of what users used in `days`, a row a user and resource.
+///
+/// # Errors
+/// `Invalid` for a cursor that no page gave.
+pub fn totals(
+    reader: &Reader<'_>,
+    days: &RangeInclusive<Day>,
+    cursor: Option<&str>,
+    limit: usize,
+) -> Result<Page<UserTotal>> {
+    let parse = |text: &str| {
+        let (user, resource) = text.split_once('-')?;
+        Some((i64::from_str_radix(user, 16).ok()?, resource.parse().ok()?))
+    };
+    let after = cursor.map(|text| parse(text).ok_or_else(|| Error::invalid("cursor", "is not one of ours")));
+    let rows = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+    let mut rows = store::totals_by_user(reader, days, after.transpose()?, rows)?;
+    let has_more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| has_more).map(|((user, resource), _)| format!("{user:x}-{resource}"));
+    Ok(Page { items: rows.into_iter().map(|(_, total)| total).collect(), next })
+}

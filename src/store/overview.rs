@@ -1,0 +1,111 @@
+//! Figures over all users, for whoever runs the box.
+
+use std::ops::RangeInclusive;
+
+use rusqlite::params;
+
+use super::ledger::{code_of, resource_of};
+use super::{Reader, fault};
+use crate::domain::Result;
+use crate::domain::calendar::Day;
+use crate::domain::ledger::ResourceType;
+use crate::domain::overview::{RefusalCount, Sizes, UserTotal};
+use crate::domain::unit::{Timestamp, UserId};
+
+/// A page of totals: a row a user and resource that had entries in `days`, by user; from after the position `after`.
+pub(crate) fn totals_by_user(
+    reader: &Reader<'_>,
+    days: &RangeInclusive<Day>,
+    after: Option<(i64, i64)>,
+    limit: i64,
+) -> Result<Vec<((i64, i64), UserTotal)>> {
+    let mut statement = reader.prepare(
+        "SELECT buckets.user_id, resource, uuid, email, tier, sum(amount) FROM buckets JOIN users ON users.id = buckets.user_id \
+         WHERE day BETWEEN ?1 AND ?2 AND (buckets.user_id, resource) > (?3, ?4) \
+         GROUP BY buckets.user_id, resource HAVING sum(amount) <> 0 ORDER BY buckets.user_id, resource LIMIT ?5",
+    )?;
+    let (user, resource) = after.unwrap_or((0, 0));
+    let rows = statement.query_map(params![days.start().0, days.end().0, user, resource, limit], |row| {
+        let total = UserTotal {
+            user: UserId(row.get(2)?),
+            email: row.get(3)?,
+            tier: row.get(4)?,
+            resource: resource_of(row.get(1)?),
+            amount: row.get(5)?,
+        };
+        Ok(((row.get(0)?, row.get(1)?), total))
+    });
+    rows.and_then(Iterator::collect).map_err(fault)
+}
+
+/// Sum over all users of the entries of `resource` in `days`.
+pub(crate) fn total(reader: &Reader<'_>, resource: ResourceType, days: &RangeInclusive<Day>) -> Result<i64> {
+    let mut statement =
+        reader.prepare("SELECT total(amount) FROM buckets WHERE day BETWEEN ?1 AND ?2 AND resource = ?3")?;
+    let sum: f64 = statement
+        .query_row(params![days.start().0, days.end().0, code_of(resource)], |row| row.get(0))
+        .map_err(fault)?;
+    #[expect(clippy::cast_possible_truncation, reason = "a figure for people; saturates, exact below 2^53")]
+    let total = sum as i64;
+    Ok(total)
+}
+
+/// Bytes of memories held by all users, by the ledger.
+pub(crate) fn storage_level(reader: &Reader<'_>) -> Result<i64> {
+    let sql = "SELECT coalesce(sum(total), 0) FROM accounts WHERE resource = 1";
+    reader.prepare(sql)?.query_row([], |row| row.get(0)).map_err(fault)
+}
+
+/// The users with the most of `resource` in `days`.
+pub(crate) fn top_users(
+    reader: &Reader<'_>,
+    resource: ResourceType,
+    days: &RangeInclusive<Day>,
+    limit: i64,
+) -> Result<Vec<UserTotal>> {
+    let mut statement = reader.prepare(
+        "SELECT uuid, email, tier, sum(amount) FROM buckets JOIN users ON users.id = buckets.user_id \
+         WHERE day BETWEEN ?1 AND ?2 AND resource = ?3 GROUP BY user_id HAVING sum(amount) > 0 \
+         ORDER BY sum(amount) DESC, user_id LIMIT ?4",
+    )?;
+    let rows = statement.query_map(params![days.start().0, days.end().0, code_of(resource), limit], |row| {
+        Ok(UserTotal {
+            user: UserId(row.get(0)?),
+            email: row.get(1)?,
+            tier: row.get(2)?,
+            resource,
+            amount: row.get(3)?,
+        })
+    });
+    rows.and_then(Iterator::collect).map_err(fault)
+}
+
+/// Refusals since `since`, newest hour first.
+pub(crate) fn recent_refusals(reader: &Reader<'_>, since: Timestamp, limit: i64) -> Result<Vec<RefusalCount>> {
+    let mut statement = reader.prepare(
+        "SELECT uuid, email, resource, hour, count FROM refusals JOIN users ON users.id = user_id \
+         WHERE hour >= ?1 ORDER BY hour DESC, count DESC LIMIT ?2",
+    )?;
+    let rows = statement.query_map(params![since.0, limit], |row| {
+        Ok(RefusalCount {
+            user: UserId(row.get(0)?),
+            email: row.get(1)?,
+            resource: resource_of(row.get(2)?),
+            hour: Timestamp(row.get(3)?),
+            count: row.get(4)?,
+        })
+    });
+    rows.and_then(Iterator::collect).map_err(fault)
+}
+
+/// How large the database is, and what it holds.
+pub(crate) fn sizes(reader: &Reader<'_>) -> Result<Sizes> {
+    let number = |sql: &str| reader.prepare(sql)?.query_row([], |row| row.get::<_, i64>(0)).map_err(fault);
+    Ok(Sizes {
+        database_bytes: number("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")?,
+        log_bytes: 0,
+        // Entries are never deleted in the middle, so the newest row id is their number, but for erasures.
+        ledger_entries: number("SELECT coalesce(max(id), 0) FROM ledger")?,
+        memories: number("SELECT coalesce(sum(memories), 0) FROM memory_totals")?,
+    })
+}
