@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::domain::Result;
-use crate::service::{auth, idempotency, quota};
+use crate::service::{auth, idempotency, memory, quota};
 use crate::store::Writer;
 use crate::web::AppState;
 
@@ -42,7 +42,24 @@ impl Worker {
     pub async fn pass(&self) -> Result<()> {
         self.write_notes().await?;
         self.until_done(quota::tidy_reservations).await?;
-        self.until_done(idempotency::purge).await
+        self.until_done(idempotency::purge).await?;
+        self.end_memories().await
+    }
+
+    /// Books the ends of memories, user by user, and then takes the memories away, slice by slice.
+    async fn end_memories(&self) -> Result<()> {
+        // A look costs readers nothing; a write every second would.
+        if !self.state.store.read(memory::is_due).await? {
+            return Ok(());
+        }
+        let policy = self.state.memory.clone();
+        loop {
+            let policy = policy.clone();
+            if !self.state.store.write(move |writer| memory::book_due(writer, &policy.quota)).await? {
+                break;
+            }
+        }
+        self.until_done(memory::purge).await
     }
 
     /// What requests left behind: when credentials were last used, how often whom was refused what.

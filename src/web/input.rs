@@ -71,6 +71,11 @@ impl Fields {
         self.map.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 
+    /// Whether a field is given and not null.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(|value| !value.is_null())
+    }
+
     /// A field that must be there.
     pub(super) fn required<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, Why>) -> Option<T> {
         let value = self.optional(name, parse);
