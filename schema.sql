@@ -199,8 +199,8 @@ CREATE TABLE memories (
     text_bytes   INTEGER NOT NULL,
     content_hash INTEGER NOT NULL
 ) STRICT;
--- lists a user's memories, newest first; a search of one user
-CREATE INDEX memories_user ON memories (user_id);
+-- lists a user's memories, newest first; a search of one user learns from it alone what lives and how long the texts are
+CREATE INDEX memories_user ON memories (user_id, id, expires_at, text_bytes);
 -- a duplicate: the same normalised text of the same user
 CREATE INDEX memories_content ON memories (user_id, content_hash);
 -- what was said before and after
@@ -231,11 +231,14 @@ CREATE TABLE vectors (
     embedding BLOB    NOT NULL CHECK (length(embedding) = 1536)
 ) STRICT;
 
--- Full text. Contentless: the words of a text are derived from it (src/domain/words.rs). `owner` is a word that only the
--- rows of one user have, so that a search reads no other user's rows.
+-- Full text. Contentless and without sizes: the words of a text are derived from it (src/domain/words.rs), and every word
+-- begins with its user's number, so that a search reads no other user's rows and other users' words count for nothing. All
+-- cutting and folding is ours; the tokenizer only splits at spaces.
 CREATE VIRTUAL TABLE words USING fts5 (
-    owner,
     body,
     content = '',
-    tokenize = 'porter unicode61 remove_diacritics 2'
+    columnsize = 0,
+    tokenize = 'ascii'
 );
+-- the rows that hold a word, once for each time they hold it
+CREATE VIRTUAL TABLE word_rows USING fts5vocab (words, instance);

@@ -15,8 +15,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
 
+use crate::adapter::embedder::{self, Embedder, EmbedderPool};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::service::memory;
 use crate::store::Store;
 use crate::web::{self, AppState, Peer};
 use crate::worker::Worker;
@@ -33,8 +35,24 @@ impl App {
     /// # Errors
     /// Where the directory cannot be used, the schema is newer, or the embedder cannot be had.
     pub fn build(config: Config, data_directory: &Path, clock: Clock) -> anyhow::Result<Self> {
+        let embedder = embedder::from_config(&config.embedding)?;
+        Self::build_with(config, data_directory, clock, embedder)
+    }
+
+    /// As [`App::build`], with an embedder of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`App::build`]; where the database holds vectors of another model.
+    pub fn build_with(
+        config: Config,
+        data_directory: &Path,
+        clock: Clock,
+        embedder: Arc<dyn Embedder>,
+    ) -> anyhow::Result<Self> {
         let store = Store::open(data_directory, clock, &config.store)?;
-        let state = AppState::new(Arc::new(config), store);
+        adopt_model(&store, embedder.model())?;
+        let pool = EmbedderPool::start(embedder, config.embedding.queue)?;
+        let state = AppState::new(Arc::new(config), store, pool);
         let router = web::router(&state);
         Ok(Self { state, router })
     }
@@ -120,6 +138,18 @@ impl App {
         let store = self.state.store.clone();
         tokio::task::spawn_blocking(move || store.close()).await.context("closing the store")
     }
+}
+
+/// Makes sure that the database's vectors are the model's, on a thread that may wait for the write.
+fn adopt_model(store: &Store, model: &str) -> anyhow::Result<()> {
+    let adopted = std::thread::scope(|scope| {
+        let adopt = || {
+            let model = model.to_owned();
+            store.write_blocking(move |writer| memory::adopt_model(writer, &model))
+        };
+        scope.spawn(adopt).join()
+    });
+    adopted.map_err(|_| anyhow::anyhow!("the embedding model could not be noted"))?.map_err(Into::into)
 }
 
 fn with_peer(

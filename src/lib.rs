@@ -11,6 +11,7 @@
 //!
 //! To add a resource, a route or a page, see CONTRIBUTING.md.
 
+pub mod adapter;
 pub mod app;
 pub mod clock;
 pub mod config;

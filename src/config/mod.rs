@@ -15,6 +15,7 @@ use toml::{Table, Value};
 
 use crate::domain::Fault;
 use crate::domain::calendar::Calendar;
+use crate::domain::memory::OnDuplicate;
 use crate::domain::quota::{Limit, Limits, Tiers};
 use crate::store::StoreOptions;
 pub use source::Environment;
@@ -97,17 +98,6 @@ pub struct Memory {
     pub ltm_ttl_ms: Option<i64>,
     /// What happens to a repetition.
     pub on_duplicate: OnDuplicate,
-}
-
-/// What happens to a memory that repeats another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnDuplicate {
-    /// It is stored like any other.
-    Store,
-    /// The older one takes its tags and metadata.
-    Merge,
-    /// It is refused.
-    Refuse,
 }
 
 /// `[embedding]`

@@ -107,6 +107,18 @@ impl Error {
         Self::Forbidden { code, detail: detail.into() }
     }
 
+    /// The same failure, said of what was not one of a list.
+    #[must_use]
+    pub fn without_index(self) -> Self {
+        match self {
+            Self::QuotaExceeded(mut refusal) => {
+                refusal.index = None;
+                Self::QuotaExceeded(refusal)
+            }
+            other => other,
+        }
+    }
+
     /// The same failure, said of element `index` of the list `list`.
     #[must_use]
     pub fn at(self, list: &str, index: usize) -> Self {

@@ -12,5 +12,6 @@ pub mod overview;
 pub mod page;
 pub mod quota;
 pub mod unit;
+pub mod words;
 
 pub use error::{Error, Fault, Result};

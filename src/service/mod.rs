@@ -7,6 +7,6 @@ pub mod check;
 pub mod erasure;
 pub mod idempotency;
 pub mod ledger;
-mod memory_expiry;
+pub mod memory;
 pub mod overview;
 pub mod quota;

@@ -93,7 +93,7 @@ pub fn require(
     }
     match resource.window() {
         Window::Day | Window::Month => drop(store::free_expired_of(writer, holder.user, resource)?),
-        Window::Level => super::memory_expiry::book_expired(writer, policy, holder.user)?,
+        Window::Level => super::memory::book_ends(writer, policy, holder.user)?,
     }
     let standing = decide(writer)?;
     match standing.shortfall(amount) {

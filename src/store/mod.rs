@@ -14,6 +14,7 @@ mod id;
 pub(crate) mod idempotency;
 pub(crate) mod ledger;
 mod lock;
+pub(crate) mod memory;
 mod migrate;
 pub(crate) mod overview;
 pub(crate) mod quota;

@@ -6,6 +6,7 @@ mod auth;
 mod edge;
 mod extract;
 mod input;
+mod memory;
 mod ops;
 mod pages;
 mod problem;
@@ -69,6 +70,7 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(usage_routes());
     routes.extend(admin_routes());
     routes.extend(page_routes());
+    routes.extend(memory_routes());
     routes
 }
 
@@ -130,20 +132,6 @@ fn usage_routes() -> Vec<Route> {
     ]
 }
 
-fn page_routes() -> Vec<Route> {
-    let page = Access::Page;
-    vec![
-        get("/assets/{name}", Access::Open, pages::assets::asset),
-        get("/", page, pages::root),
-        get("/login", page, pages::door::login_form),
-        post("/login", page, pages::door::login),
-        post("/logout", page, pages::door::logout),
-        get("/setup", page, pages::door::setup_form),
-        post("/setup", page, pages::door::setup),
-        get("/usage", page, pages::usage::usage),
-    ]
-}
-
 /// Which pages of other sites may call the JSON API: with a bearer, never with a cookie.
 fn cors(origins: &[String]) -> CorsLayer {
     let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
@@ -158,6 +146,38 @@ fn cors(origins: &[String]) -> CorsLayer {
             RETRY_AFTER,
         ])
         .max_age(Duration::from_secs(600))
+}
+
+fn page_routes() -> Vec<Route> {
+    let page = Access::Page;
+    vec![
+        get("/assets/{name}", Access::Open, pages::assets::asset),
+        get("/", page, pages::root),
+        get("/login", page, pages::door::login_form),
+        post("/login", page, pages::door::login),
+        post("/logout", page, pages::door::logout),
+        get("/setup", page, pages::door::setup_form),
+        post("/setup", page, pages::door::setup),
+        get("/usage", page, pages::usage::usage),
+    ]
+}
+
+fn memory_routes() -> Vec<Route> {
+    let (read, write) = (Access::Scope(Scope::MemoryRead), Access::Scope(Scope::MemoryWrite));
+    let usage = Access::Scope(Scope::UsageRead);
+    vec![
+        post("/memory/store", write, memory::store),
+        post("/memory/store/batch", write, memory::store_batch),
+        post("/memory/search", read, memory::search),
+        get("/memory", read, memory::list),
+        delete("/memory", write, memory::delete_many),
+        get("/memory/usage", usage, memory::usage),
+        get("/memory/usage/quota-check", usage, memory::quota_check),
+        get("/memory/{id}", read, memory::get),
+        patch("/memory/{id}", write, memory::patch),
+        delete("/memory/{id}", write, memory::delete),
+        get("/memory/{id}/similar", read, memory::similar),
+    ]
 }
 
 /// The whole application.

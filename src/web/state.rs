@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::adapter::embedder::EmbedderPool;
 use crate::config::Config;
 use crate::domain::auth::{Caller, Credential, Scope, UserKey};
 use crate::domain::ledger::ResourceType;
@@ -11,7 +12,7 @@ use crate::domain::{Error, Result};
 use crate::service::auth::attempts::Attempts;
 use crate::service::auth::password::Passwords;
 use crate::service::auth::{self, Authenticated, Identity, Policy, Presented};
-use crate::service::quota;
+use crate::service::{memory, quota};
 use crate::store::{Reader, Store, Writer};
 
 /// Most callers remembered at once; more, and all are forgotten.
@@ -24,6 +25,8 @@ pub(crate) struct AppState {
     pub(crate) store: Store,
     pub(crate) identity: Arc<Policy>,
     pub(crate) quota: Arc<quota::Policy>,
+    pub(crate) memory: Arc<memory::Policy>,
+    pub(crate) embedder: Arc<EmbedderPool>,
     pub(crate) noted: Arc<Noted>,
     pub(crate) started_at: Timestamp,
     pub(crate) passwords: Arc<Passwords>,
@@ -91,7 +94,7 @@ impl Known {
 }
 
 impl AppState {
-    pub(crate) fn new(config: Arc<Config>, store: Store) -> Self {
+    pub(crate) fn new(config: Arc<Config>, store: Store, embedder: EmbedderPool) -> Self {
         let started_at = store.clock().now();
         let identity = Policy {
             auto_provision: config.auth.auto_provision,
@@ -99,6 +102,7 @@ impl AppState {
             tiers: config.tiers.clone(),
         };
         let quota = Arc::new(quota::Policy { tiers: config.tiers.clone(), calendar: config.calendar });
+        let memory = memory::Policy::new(&config.memory, Arc::clone(&quota));
         let passwords = Arc::new(Passwords::new(config.auth.password_queue));
         Self {
             config,
@@ -106,6 +110,8 @@ impl AppState {
             identity: Arc::new(identity),
             quota,
             started_at,
+            memory: Arc::new(memory),
+            embedder: Arc::new(embedder),
             noted: Arc::default(),
             passwords,
             attempts: Arc::default(),

@@ -1,41 +1,6 @@
-//! Memories: what is remembered, how large it is and when it ends.
+//! Embeddings: what a vector must be.
 
-/// Numbers of an embedding.
-pub const EMBEDDING_DIMENSIONS: usize = 384;
-/// Bytes that an embedding counts with: 384 x 4.
-pub const EMBEDDING_BYTES: i64 = 1_536;
-/// Bytes that a memory counts with beside its text, embeddings, tags and metadata.
-pub const ROW_OVERHEAD_BYTES: i64 = 162;
-
-/// How long a memory is meant to live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum MemoryTier {
-    /// Short-term: expires after `memory.stm_ttl`, its quota is a bound of its own.
-    Short,
-    /// Intermediate-term.
-    Intermediate,
-    /// Long-term.
-    Long,
-}
-
-impl MemoryTier {
-    /// Every tier, shortest first.
-    pub const ALL: [Self; 3] = [Self::Short, Self::Intermediate, Self::Long];
-
-    /// `stm`, `itm` or `ltm`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Short => "stm",
-            Self::Intermediate => "itm",
-            Self::Long => "ltm",
-        }
-    }
-
-    /// The tier of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|tier| tier.as_str() == text)
-    }
-}
+use super::EMBEDDING_DIMENSIONS;
 
 /// What keeps numbers from being an embedding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +49,18 @@ impl Embedding {
     /// The numbers.
     pub fn as_slice(&self) -> &[f32] {
         self.0.as_slice()
+    }
+
+    /// The numbers, as an array.
+    pub fn as_array(&self) -> &[f32; EMBEDDING_DIMENSIONS] {
+        &self.0
+    }
+
+    /// From what [`Embedding::to_bytes`] gave; none for anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (numbers, []) = bytes.as_chunks::<4>() else { return None };
+        let values: Vec<f32> = numbers.iter().map(|number| f32::from_le_bytes(*number)).collect();
+        Self::normalised(&values).ok()
     }
 
     /// Little-endian bytes, 4 a number, as stored.

@@ -1,0 +1,3 @@
+//! The outside world that is neither HTTP in nor SQL: a trait and its real implementations each.
+
+pub mod embedder;

@@ -1,0 +1,107 @@
+//! How well a memory answers: by its words (BM25), by its meaning (cosine), and by both.
+#![expect(clippy::float_arithmetic, clippy::cast_precision_loss, reason = "scores are floats, and no one's money")]
+
+use super::EMBEDDING_DIMENSIONS;
+
+/// What the cosine weighs against the words, which weigh 1.
+pub const HYBRID_SEMANTIC_WEIGHT: f32 = 1.2;
+/// How soon more of the same word stops to matter (Robertson and Zaragoza 2009).
+const BM25_SATURATION: f32 = 1.2;
+/// How much the length of a text matters.
+const BM25_LENGTH: f32 = 0.75;
+
+/// All memories of a user, as BM25 sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Corpus {
+    /// How many.
+    pub memories: i64,
+    /// Bytes of their texts.
+    pub text_bytes: i64,
+}
+
+/// The share of one word in the BM25 of a text: `memories_with_it` of the corpus hold it, this one `count` times.
+pub fn bm25(corpus: Corpus, memories_with_it: usize, count: u32, text_bytes: i64) -> f32 {
+    let all = corpus.memories.max(1) as f32;
+    let with_it = (memories_with_it as f32).min(all);
+    let rarity = (1.0 + (all - with_it + 0.5) / (with_it + 0.5)).ln();
+    let mean_bytes = (corpus.text_bytes.max(1) as f32 / all).max(1.0);
+    let length = 1.0 - BM25_LENGTH + BM25_LENGTH * text_bytes as f32 / mean_bytes;
+    let count = count as f32;
+    rarity * count * (BM25_SATURATION + 1.0) / (count + BM25_SATURATION * length)
+}
+
+/// The score of a hit and the parts it is made of; a part that was not used is none. All lie in 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Parts {
+    /// What hits are ordered by.
+    pub score: f32,
+    /// The cosine, 0 where negative.
+    pub semantic: Option<f32>,
+    /// BM25 over the best of the candidates.
+    pub keyword: Option<f32>,
+}
+
+/// The fused score: the weighted mean of the parts that were used.
+pub fn fused(semantic: Option<f32>, keyword: Option<f32>) -> Parts {
+    let semantic = semantic.map(|cosine| cosine.clamp(0.0, 1.0));
+    let keyword = keyword.map(|share| share.clamp(0.0, 1.0));
+    let score = match (semantic, keyword) {
+        (Some(semantic), Some(keyword)) => {
+            (HYBRID_SEMANTIC_WEIGHT * semantic + keyword) / (HYBRID_SEMANTIC_WEIGHT + 1.0)
+        }
+        (Some(only), None) | (None, Some(only)) => only,
+        (None, None) => 0.0,
+    };
+    Parts { score, semantic, keyword }
+}
+
+/// Inner product of `query` and a stored vector (little-endian 32-bit floats), without a copy. Vectors of another
+/// length give 0.
+pub fn dot_of_bytes(query: &[f32; EMBEDDING_DIMENSIONS], stored: &[u8]) -> f32 {
+    const LANES: usize = 16;
+    // Independent sums, so that the compiler may use the widest registers there are.
+    let mut sums = [0.0_f32; LANES];
+    let (groups, []) = query.as_chunks::<LANES>() else { return 0.0 };
+    let (stored, []) = stored.as_chunks::<{ LANES * 4 }>() else { return 0.0 };
+    for (left, right) in groups.iter().zip(stored) {
+        let (numbers, _) = right.as_chunks::<4>();
+        for ((sum, left), right) in sums.iter_mut().zip(left).zip(numbers) {
+            *sum += left * f32::from_le_bytes(*right);
+        }
+    }
+    sums.iter().sum()
+}
+
+/// A score as answers show it, to six decimals.
+pub fn rounded(score: f32) -> f64 {
+    (f64::from(score) * 1e6).round() / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_lie_between_0_and_1() {
+        assert_eq!(fused(Some(-0.3), None), Parts { score: 0.0, semantic: Some(0.0), keyword: None });
+        assert!((fused(Some(1.000_01), Some(1.0)).score - 1.0).abs() < 1e-6);
+        assert_eq!(fused(None, Some(0.5)).score, 0.5);
+    }
+
+    #[test]
+    fn a_rare_word_in_a_short_text_says_most() {
+        let corpus = Corpus { memories: 100, text_bytes: 10_000 };
+        assert!(bm25(corpus, 1, 1, 100) > bm25(corpus, 50, 1, 100));
+        assert!(bm25(corpus, 5, 1, 50) > bm25(corpus, 5, 1, 500));
+        assert!(bm25(corpus, 200, 1, 100) > 0.0);
+        assert!(bm25(Corpus::default(), 1, 1, 0).is_finite());
+    }
+
+    #[test]
+    fn the_product_of_stored_bytes_is_the_product_of_the_numbers() {
+        let query = [0.5_f32; EMBEDDING_DIMENSIONS];
+        let stored: Vec<u8> = (0..384_u16).flat_map(|number| f32::from(number).to_le_bytes()).collect();
+        assert!((dot_of_bytes(&query, &stored) - 36_768.0).abs() < 0.5);
+        assert!(dot_of_bytes(&query, &[]).abs() < f32::EPSILON);
+    }
+}

@@ -1,0 +1,348 @@
+//! The words by which a text is found: pure, and the same for the same text at every time, since a row leaves the
+//! full-text index only by the words it was entered with.
+//!
+//! A text is brought to NFKC and cut into runs. A run of letters and digits is a word: folded (case, accents) and
+//! stemmed; code identifiers also give their parts (`storeBatch` and `store_batch`: `store`, `batch`, `storebatch`).
+//! Scripts that do not separate words by spaces give single characters and overlapping pairs. An emoji is a word.
+
+use std::collections::HashSet;
+
+use chrono::Datelike;
+use rust_stemmers::{Algorithm, Stemmer};
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
+
+use super::unit::Timestamp;
+
+/// Most characters of a run; what is longer is cut there, in the index as in a query.
+const RUN_CHARACTERS_MAX: usize = 64;
+/// Most different words of a query that are looked up.
+const QUERY_WORDS_MAX: usize = 256;
+
+/// English words that say nothing of what a text is about, in the form that folding gives them.
+const STOP_WORDS: &str = " a about after again all also am an and any are as at be because been before being but by \
+    can could d did do does doing don down during each ever few for from further get got had has have having he her \
+    here hers herself him himself his how i if in into is it its itself just ll m me more most my myself no nor not \
+    now of off on once only or other our ours ourselves out over own re s same she should so some such t than that the \
+    their theirs them themselves then there these they this those through to too under until up ve very was we were \
+    what when where which while who whom whose why will with would you your yours yourself yourselves ";
+
+/// The words to index for `text`, repetitions included.
+pub fn index_words(text: &str) -> Vec<String> {
+    let stemmer = Stemmer::create(Algorithm::English);
+    let mut words = Vec::new();
+    each_run(text, |run| match run {
+        Run::Word(word) => {
+            for part in forms(word) {
+                words.push(stem(&stemmer, part));
+            }
+        }
+        Run::Dense(clusters) => {
+            words.extend(clusters.iter().cloned());
+            words.extend(clusters.windows(2).map(<[String]>::concat));
+        }
+        Run::Symbol(symbol) => words.push(symbol.to_owned()),
+    });
+    words
+}
+
+/// The different words to look up for `query`, in their order. Stop words are dropped unless there is nothing else.
+pub fn query_words(query: &str) -> Vec<String> {
+    let stemmer = Stemmer::create(Algorithm::English);
+    let (mut words, mut stop_words) = (Vec::new(), Vec::new());
+    each_run(query, |run| match run {
+        Run::Word(word) => {
+            for part in forms(word) {
+                let target = if is_stop_word(&part) { &mut stop_words } else { &mut words };
+                target.push(stem(&stemmer, part));
+            }
+        }
+        // Pairs say more than single characters, which stand in many words.
+        Run::Dense([single]) => words.push(single.clone()),
+        Run::Dense(clusters) => words.extend(clusters.windows(2).map(<[String]>::concat)),
+        Run::Symbol(symbol) => words.push(symbol.to_owned()),
+    });
+    let mut words = if words.is_empty() { stop_words } else { words };
+    let mut seen = HashSet::new();
+    words.retain(|word| seen.insert(word.clone()));
+    words.truncate(QUERY_WORDS_MAX);
+    words
+}
+
+/// The words by which the day of an instant (in UTC) is asked for: `8`, `may`, `2023`, `monday`.
+pub fn date_words(at: Timestamp) -> Vec<String> {
+    let instant = at.to_utc();
+    let stemmer = Stemmer::create(Algorithm::English);
+    let names = [instant.format("%B").to_string(), instant.format("%A").to_string()];
+    let mut words = vec![instant.day().to_string(), instant.year().to_string()];
+    words.extend(names.into_iter().map(|name| stem(&stemmer, name.to_lowercase())));
+    words
+}
+
+/// A piece of a text.
+enum Run<'r> {
+    /// Letters, digits and `_`.
+    Word(&'r str),
+    /// Characters of a script without spaces, each with its marks.
+    Dense(&'r [String]),
+    /// An emoji or another symbol.
+    Symbol(&'r str),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Word,
+    Dense,
+    Symbol,
+    Mark,
+    Ignored,
+    Break,
+}
+
+fn kind_of(character: char) -> Kind {
+    match character {
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '_' => Kind::Word,
+        '\u{0}'..='\u{7f}' => Kind::Break,
+        // Soft hyphen, joiners, variation selectors, skin tones: they change how a thing looks, not what it is.
+        '\u{ad}' | '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{1f3fb}'..='\u{1f3ff}' => Kind::Ignored,
+        _ if is_combining_mark(character) => Kind::Mark,
+        _ if is_dense(character) => Kind::Dense,
+        _ if character.is_alphanumeric() => Kind::Word,
+        '\u{a2}'..='\u{a9}'
+        | '\u{ac}'
+        | '\u{ae}'..='\u{b1}'
+        | '\u{b5}'
+        | '\u{b6}'
+        | '\u{d7}'
+        | '\u{f7}'
+        | '\u{20a0}'..='\u{20cf}'
+        | '\u{2100}'..='\u{2bff}'
+        | '\u{1f000}'..='\u{1fbff}' => Kind::Symbol,
+        _ => Kind::Break,
+    }
+}
+
+/// Thai, Lao, Tibetan, Burmese, Khmer, Chinese, Japanese; and Korean, whose words carry their particles.
+fn is_dense(character: char) -> bool {
+    matches!(character,
+        '\u{e01}'..='\u{e30}' | '\u{e32}' | '\u{e33}' | '\u{e40}'..='\u{e46}'
+        | '\u{e81}'..='\u{eb0}' | '\u{eb2}' | '\u{eb3}' | '\u{ec0}'..='\u{ec6}' | '\u{edc}'..='\u{edf}'
+        | '\u{f40}'..='\u{f6c}' | '\u{1000}'..='\u{103f}' | '\u{1050}'..='\u{108f}'
+        | '\u{1780}'..='\u{17b3}' | '\u{3005}'..='\u{3007}' | '\u{3041}'..='\u{3096}' | '\u{309d}'..='\u{309f}'
+        | '\u{30a1}'..='\u{30fa}' | '\u{30fc}'..='\u{30ff}' | '\u{31f0}'..='\u{31ff}'
+        | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}'
+        | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{323af}')
+}
+
+/// Calls `found` with each run of `text`, in order.
+fn each_run(text: &str, mut found: impl FnMut(Run<'_>)) {
+    let mut word = String::new();
+    let mut word_characters = 0_usize;
+    let mut clusters: Vec<String> = Vec::new();
+    let mut flag: Option<char> = None;
+    for character in text.nfkc() {
+        let kind = kind_of(character);
+        if kind == Kind::Ignored {
+            continue;
+        }
+        let word_ends = !matches!(kind, Kind::Word | Kind::Mark) || word_characters >= RUN_CHARACTERS_MAX;
+        if word_ends && !word.is_empty() {
+            found(Run::Word(&word));
+            word.clear();
+            word_characters = 0;
+        }
+        let dense_ends = !matches!(kind, Kind::Dense | Kind::Mark) || clusters.len() >= RUN_CHARACTERS_MAX;
+        if dense_ends && !clusters.is_empty() {
+            found(Run::Dense(&clusters));
+            // The pair across the cut is kept by beginning again with the last character.
+            let last = clusters.pop().filter(|_| kind == Kind::Dense);
+            clusters.clear();
+            clusters.extend(last);
+        }
+        match kind {
+            Kind::Word => {
+                word.push(character);
+                word_characters = word_characters.saturating_add(1);
+            }
+            Kind::Dense => clusters.push(character.to_string()),
+            Kind::Mark => match clusters.last_mut() {
+                // A character carries a handful of marks; a heap of them is no writing.
+                Some(cluster) if cluster.len() < 32 => cluster.push(character),
+                None if !word.is_empty() => {
+                    word.push(character);
+                    word_characters = word_characters.saturating_add(1);
+                }
+                _ => {}
+            },
+            // A flag is two letters of its own alphabet.
+            Kind::Symbol if matches!(character, '\u{1f1e6}'..='\u{1f1ff}') => match flag.take() {
+                Some(first) => {
+                    found(Run::Symbol(&String::from_iter([first, character])));
+                    continue;
+                }
+                None => {
+                    flag = Some(character);
+                    continue;
+                }
+            },
+            Kind::Symbol => found(Run::Symbol(&character.to_string())),
+            Kind::Ignored | Kind::Break => {}
+        }
+        flag = None;
+    }
+    if !word.is_empty() {
+        found(Run::Word(&word));
+    }
+    if !clusters.is_empty() {
+        found(Run::Dense(&clusters));
+    }
+}
+
+/// The forms of a word: the whole, and where it is an identifier of several parts, each of them.
+fn forms(word: &str) -> Vec<String> {
+    let whole = fold(&word.replace('_', ""));
+    if whole.is_empty() {
+        return Vec::new();
+    }
+    if word.chars().all(|character| character.is_lowercase() || character.is_ascii_digit()) {
+        return vec![whole];
+    }
+    let mut parts: Vec<String> = parts_of(word).iter().map(|part| fold(part)).filter(|part| !part.is_empty()).collect();
+    if parts.len() > 1 {
+        parts.push(whole);
+        parts
+    } else {
+        vec![whole]
+    }
+}
+
+/// `HTTPServer_v2Beta` as `HTTP`, `Server`, `v2`, `Beta`.
+fn parts_of(word: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut previous: Option<char> = None;
+    let mut characters = word.chars().peekable();
+    while let Some(character) = characters.next() {
+        let next_is_lower = characters.peek().is_some_and(|next| next.is_lowercase());
+        let begins = character.is_uppercase()
+            && previous.is_some_and(|previous| {
+                previous.is_lowercase() || previous.is_numeric() || (previous.is_uppercase() && next_is_lower)
+            });
+        if character == '_' || begins {
+            parts.push(String::new());
+        }
+        if character != '_'
+            && let Some(part) = parts.last_mut()
+        {
+            part.push(character);
+        }
+        previous = Some(character);
+    }
+    parts
+}
+
+/// Case and accents folded.
+fn fold(word: &str) -> String {
+    if word.is_ascii() {
+        return word.to_ascii_lowercase();
+    }
+    let lower = word.to_lowercase();
+    let bare = lower.nfd().filter(|character| !matches!(character, '\u{300}'..='\u{36f}'));
+    let mut folded = String::with_capacity(lower.len());
+    for character in bare.nfc() {
+        match character {
+            'ß' => folded.push_str("ss"),
+            'æ' => folded.push_str("ae"),
+            'œ' => folded.push_str("oe"),
+            'þ' => folded.push_str("th"),
+            'ø' => folded.push('o'),
+            'đ' | 'ð' => folded.push('d'),
+            'ł' => folded.push('l'),
+            'ı' => folded.push('i'),
+            'ς' => folded.push('σ'),
+            other => folded.push(other),
+        }
+    }
+    folded
+}
+
+fn stem(stemmer: &Stemmer, word: String) -> String {
+    if word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        stemmer.stem(&word).into_owned()
+    } else {
+        word
+    }
+}
+
+fn is_stop_word(word: &str) -> bool {
+    word.is_ascii() && STOP_WORDS.split_ascii_whitespace().any(|stop_word| stop_word == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finds(text: &str, query: &str) -> bool {
+        let indexed = index_words(text);
+        let asked = query_words(query);
+        !asked.is_empty() && asked.iter().all(|word| indexed.contains(word))
+    }
+
+    #[test]
+    fn every_script_is_found_by_its_own_words() {
+        for (text, query) in [
+            ("明日は東京で会議があります", "東京"),
+            ("我喜歡喝烏龍茶", "烏龍"),
+            ("茶", "茶"),
+            ("ฉันชอบกินข้าวผัดกุ้ง", "ข้าวผัด"),
+            ("ຂ້ອຍມັກກິນເຂົ້າ", "ເຂົ້າ"),
+            ("ខ្ញុំចូលចិត្តកាហ្វេ", "កាហ្វេ"),
+            ("ကျွန်တော် ကော်ဖီ ကြိုက်တယ်", "ကော်ဖီ"),
+            ("학교에서 친구를 만났다", "학교"),
+            ("Встреча с Алексеем в понедельник", "понедельник"),
+            ("Η συνάντηση είναι στην Αθήνα", "αθηνα"),
+            ("पानी की बोतल", "बोतल"),
+            ("أحب القهوة", "القهوة"),
+            ("Die Straße ist gesperrt", "STRASSE"),
+            ("Crème brûlée", "creme brulee"),
+            ("Kraków", "krakow"),
+            ("ｆｕｌｌｗｉｄｔｈ", "fullwidth"),
+            ("the party 🎉 was great", "🎉"),
+            ("thumbs up 👍🏽", "👍"),
+            ("from 🇯🇵 with love", "🇯🇵"),
+            ("costs 5€", "€"),
+        ] {
+            assert!(finds(text, query), "{query} in {text}: {:?} {:?}", query_words(query), index_words(text));
+        }
+    }
+
+    #[test]
+    fn identifiers_addresses_and_numbers_are_found_whole_and_in_parts() {
+        for query in ["storeBatch", "store_batch", "batch", "storebatch", "http", "HTTPServer", "maria@example.org"] {
+            assert!(finds("storeBatch calls HTTPServer of maria@example.org", query), "{query}");
+        }
+        assert!(finds("fn store_batch()", "storeBatch"));
+        assert!(finds("call +44 20 7946 0018", "7946"));
+        assert_eq!(parts_of("HTTPServer_v2Beta"), ["HTTP", "Server", "v2", "Beta"]);
+    }
+
+    #[test]
+    fn stop_words_are_dropped_unless_there_is_nothing_else() {
+        assert_eq!(query_words("What did the ferry cost?"), ["ferri", "cost"]);
+        assert_eq!(query_words("to be or not to be"), ["to", "be", "or", "not"]);
+        assert!(query_words("\"' OR * ( NEAR").iter().all(|word| word.chars().all(char::is_alphanumeric)));
+        assert!(query_words("?!").is_empty());
+    }
+
+    #[test]
+    fn a_day_is_asked_for_by_its_words() {
+        let words = date_words(Timestamp::parse_rfc3339("2023-05-08T13:56:00Z").unwrap());
+        assert_eq!(words, ["8", "2023", "may", "monday"]);
+    }
+
+    #[test]
+    fn a_long_run_is_cut_and_not_lost() {
+        let long = "字".repeat(200);
+        assert_eq!(index_words(&long).iter().filter(|word| word.chars().count() == 2).count(), 199);
+        assert!(index_words(&"y".repeat(4_000)).iter().all(|word| word.len() <= 64));
+    }
+}

@@ -1,0 +1,118 @@
+//! What memories are found by: vectors, words, and the model the vectors were made with.
+
+use rusqlite::{OptionalExtension, params};
+
+use crate::domain::Result;
+use crate::domain::auth::UserKey;
+use crate::domain::memory::{Content, Embedding, MemoryKey};
+use crate::domain::words::{date_words, index_words};
+use crate::store::{Reader, Writer, fault};
+
+/// A memory's windows are one range of vector ids: its own id, shifted by this many bits, and the window.
+const WINDOW_BITS: u32 = 12;
+
+/// First and last id of a memory's vectors.
+pub(super) const fn vector_ids(memory: i64) -> (i64, i64) {
+    let first = memory << WINDOW_BITS;
+    (first, first | ((1 << WINDOW_BITS) - 1))
+}
+
+/// The memory of a vector.
+pub(super) const fn memory_of_vector(id: i64) -> i64 {
+    id >> WINDOW_BITS
+}
+
+pub(super) fn insert_vectors(writer: &mut Writer<'_>, memory: MemoryKey, embeddings: &[Embedding]) -> Result<()> {
+    let (first, last) = vector_ids(memory.0);
+    for (id, embedding) in (first..=last).zip(embeddings) {
+        writer.insert("INSERT INTO vectors (id, embedding) VALUES (?1, ?2)", params![id, embedding.to_bytes()])?;
+    }
+    Ok(())
+}
+
+pub(super) fn delete_vectors(writer: &mut Writer<'_>, memory: MemoryKey) -> Result<()> {
+    let (first, last) = vector_ids(memory.0);
+    writer.execute("DELETE FROM vectors WHERE id BETWEEN ?1 AND ?2", [first, last])?;
+    Ok(())
+}
+
+/// Puts `embeddings` in the place of a memory's vectors.
+pub(crate) fn replace_vectors(writer: &mut Writer<'_>, memory: MemoryKey, embeddings: &[Embedding]) -> Result<()> {
+    delete_vectors(writer, memory)?;
+    insert_vectors(writer, memory, embeddings)
+}
+
+/// A memory's embeddings, in the order of its windows.
+pub(crate) fn load_embeddings(reader: &Reader<'_>, memory: MemoryKey) -> Result<Vec<Embedding>> {
+    let (first, last) = vector_ids(memory.0);
+    let mut statement = reader.prepare("SELECT embedding FROM vectors WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
+    let mut rows = statement.query([first, last]).map_err(fault)?;
+    let mut embeddings = Vec::new();
+    while let Some(row) = rows.next().map_err(fault)? {
+        let bytes = row.get_ref(0).and_then(|value| Ok(value.as_blob()?)).map_err(fault)?;
+        embeddings.extend(Embedding::from_bytes(bytes));
+    }
+    Ok(embeddings)
+}
+
+/// What separates a user's number from a word of a text, and from a word of its day. The tokenizer takes both for letters.
+const IN_TEXT: char = '\u{b7}';
+const IN_DATE: char = '\u{a4}';
+
+/// The term under which `word` of a text of `user` is found.
+pub(super) fn text_term(user: UserKey, word: &str) -> String {
+    format!("{}{IN_TEXT}{word}", user.0)
+}
+
+/// The term under which `word` of the day of a memory of `user` is found.
+pub(super) fn date_term(user: UserKey, word: &str) -> String {
+    format!("{}{IN_DATE}{word}", user.0)
+}
+
+/// All terms of a memory, as the full-text index takes them: the same for the same text and time at every time.
+fn terms(user: UserKey, content: &Content) -> String {
+    let mut body = String::new();
+    let words = index_words(&content.text).into_iter().map(|word| text_term(user, &word));
+    for term in words.chain(date_words(content.timestamp).into_iter().map(|word| date_term(user, &word))) {
+        body.push_str(&term);
+        body.push(' ');
+    }
+    body
+}
+
+pub(super) fn insert_words(writer: &mut Writer<'_>, user: UserKey, memory: MemoryKey, content: &Content) -> Result<()> {
+    writer.insert("INSERT INTO words (rowid, body) VALUES (?1, ?2)", params![memory.0, terms(user, content)])?;
+    Ok(())
+}
+
+pub(super) fn delete_words(writer: &mut Writer<'_>, user: UserKey, memory: MemoryKey, content: &Content) -> Result<()> {
+    writer.execute(
+        "INSERT INTO words (words, rowid, body) VALUES ('delete', ?1, ?2)",
+        params![memory.0, terms(user, content)],
+    )?;
+    Ok(())
+}
+
+/// Whether there is any vector.
+pub(crate) fn has_vectors(reader: &Reader<'_>) -> Result<bool> {
+    let mut statement = reader.prepare("SELECT EXISTS (SELECT 1 FROM vectors)")?;
+    statement.query_row([], |row| row.get(0)).map_err(fault)
+}
+
+/// A fact about this database.
+pub(crate) fn find_setting(reader: &Reader<'_>, name: &str) -> Result<Option<String>> {
+    let mut statement = reader.prepare("SELECT value FROM settings WHERE name = ?1")?;
+    statement.query_row([name], |row| row.get(0)).optional().map_err(fault)
+}
+
+/// Writes down a fact about this database, or forgets it.
+pub(crate) fn set_setting(writer: &mut Writer<'_>, name: &str, value: Option<&str>) -> Result<()> {
+    match value {
+        Some(value) => writer.execute(
+            "INSERT INTO settings (name, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
+            [name, value],
+        )?,
+        None => writer.execute("DELETE FROM settings WHERE name = ?1", [name])?,
+    };
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! Writing memories. What is slow, the embedding, is done before the write begins.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+
+use super::answer::{BatchAnswer, DeleteAnswer, MemoryAnswer, SimilarAnswer, StoreAnswer};
+use super::parse::{self, Described};
+use crate::domain::memory::{Content, Embedding, NewMemory, OnDuplicate, WINDOWS_MAX};
+use crate::domain::{Error, Result};
+use crate::service::idempotency::{self, Key};
+use crate::service::memory;
+use crate::web::answer::{created, respond};
+use crate::web::extract::{Body, MaybeKey, Query};
+use crate::web::problem::Answer;
+use crate::web::state::{AppState, Known};
+
+/// Similar memories that a store names, at most.
+const SIMILAR_MAX: usize = 5;
+/// The least cosine that counts as similar.
+const SIMILAR_LEAST: f64 = 0.5;
+
+/// `POST /memory/store`
+pub(in crate::web) async fn store(State(state): State<AppState>, known: Known, key: MaybeKey, body: Body) -> Answer {
+    let key = key.with(&body);
+    let (described, report_similar) = parse::store(body, &state.config.memory, state.now())?;
+    if let Some(first) = first_answer(&state, &known, key.as_ref()).await? {
+        return Ok(respond(first));
+    }
+    let mut memories = embed_all(&state, &known, vec![described]).await.map_err(Error::without_index)?;
+    let new = memories.pop().ok_or_else(|| Error::Internal("a memory was lost".to_owned()))?;
+    let similar = if report_similar { Some(find_similar(&state, &known, &new.embeddings).await?) } else { None };
+    let policy = state.memory.clone();
+    created(&state, &known, key, move |writer, caller| {
+        let stored = memory::store(writer, &policy, caller, new)?;
+        let status = if stored.merged { StatusCode::OK } else { StatusCode::CREATED };
+        Ok((status, StoreAnswer::of(caller.user.id, &stored, similar)))
+    })
+    .await
+}
+
+/// `POST /memory/store/batch`
+pub(in crate::web) async fn store_batch(
+    State(state): State<AppState>,
+    known: Known,
+    key: MaybeKey,
+    body: Body,
+) -> Answer {
+    let key = key.with(&body);
+    let batch = parse::store_batch(body, &state.config.memory, state.now())?;
+    if let Some(first) = first_answer(&state, &known, key.as_ref()).await? {
+        return Ok(respond(first));
+    }
+    let memories = embed_all(&state, &known, batch).await?;
+    let policy = state.memory.clone();
+    created(&state, &known, key, move |writer, caller| {
+        let mut answers = Vec::with_capacity(memories.len());
+        for (index, new) in memories.into_iter().enumerate() {
+            let stored = memory::store(writer, &policy, caller, new).map_err(|error| error.at("memories", index))?;
+            answers.push(StoreAnswer::of(caller.user.id, &stored, None));
+        }
+        Ok((StatusCode::CREATED, BatchAnswer { memories: answers }))
+    })
+    .await
+}
+
+/// What was answered before is answered again without another look at the quota, or at the model.
+async fn first_answer(state: &AppState, known: &Known, key: Option<&Key>) -> Result<Option<idempotency::Answer>> {
+    let Some(key) = key.cloned() else { return Ok(None) };
+    state.read(known, move |reader, caller| idempotency::find(reader, caller.user.key, &key)).await
+}
+
+/// Makes the embeddings that were not given, once it is likely that the memories fit.
+async fn embed_all(state: &AppState, known: &Known, batch: Vec<Described>) -> Result<Vec<NewMemory>> {
+    let mut windows = Vec::with_capacity(batch.len());
+    for described in &batch {
+        windows.push(match described.embedding {
+            Some(_) => Vec::new(),
+            None => cut(state, &described.content.text).await?,
+        });
+    }
+    let counts: Vec<usize> = windows.iter().map(|windows| windows.len().max(1)).collect();
+    let (mut contents, mut given): (Vec<Content>, Vec<Option<Embedding>>) = (Vec::new(), Vec::new());
+    for described in batch {
+        contents.push(described.content);
+        given.push(described.embedding);
+    }
+    let texts: Vec<String> = windows.into_iter().flatten().collect();
+    if !texts.is_empty() && state.memory.on_duplicate == OnDuplicate::Store {
+        contents = require_room(state, known, contents, &counts).await?;
+    }
+    let mut made = state.embedder.embed(known.caller().user.key, texts).await?.into_iter();
+    let memories = contents.into_iter().zip(given).zip(counts).map(|((content, given), count)| {
+        let embeddings = given.map_or_else(|| made.by_ref().take(count).collect(), |given| vec![given]);
+        NewMemory { content, embeddings }
+    });
+    Ok(memories.collect())
+}
+
+/// The windows of a text.
+async fn cut(state: &AppState, text: &str) -> Result<Vec<String>> {
+    let windows = state.embedder.windows(text).await?;
+    if windows.len() > WINDOWS_MAX {
+        return Err(Error::invalid("input_context", format!("must give at most {WINDOWS_MAX} windows of the model")));
+    }
+    Ok(windows)
+}
+
+/// A look at the quota before embeddings are made, so that what is refused costs nothing. The write decides again.
+async fn require_room(
+    state: &AppState,
+    known: &Known,
+    contents: Vec<Content>,
+    counts: &[usize],
+) -> Result<Vec<Content>> {
+    let sizes = memory::sizes(&contents, counts);
+    let (policy, asked) = (state.memory.clone(), sizes.clone());
+    if !state.read(known, move |reader, caller| memory::has_room(reader, &policy, caller, &asked)).await? {
+        let policy = state.memory.clone();
+        state.write(known, move |writer, caller| memory::require_room(writer, &policy, caller, &sizes)).await?;
+    }
+    Ok(contents)
+}
+
+async fn find_similar(state: &AppState, known: &Known, embeddings: &[Embedding]) -> Result<Vec<SimilarAnswer>> {
+    let embeddings = embeddings.to_vec();
+    let hits = state
+        .read(known, move |reader, caller| memory::similar_to(reader, caller, &embeddings, SIMILAR_MAX, SIMILAR_LEAST));
+    Ok(hits.await?.iter().map(SimilarAnswer::of).collect())
+}
+
+/// `PATCH /memory/{id}`
+pub(in crate::web) async fn patch(
+    State(state): State<AppState>,
+    known: Known,
+    Path(id): Path<String>,
+    body: Body,
+) -> Answer<Json<MemoryAnswer>> {
+    let patch = parse::patch(body, &state.config.memory, state.now())?;
+    let id = parse::id(&id)?;
+    let before = state.read(&known, move |reader, caller| memory::get(reader, caller, id)).await?;
+    let embeddings = match &patch.text {
+        Some(text) if *text != before.content.text => {
+            let windows = cut(&state, text).await?;
+            Some(state.embedder.embed(known.caller().user.key, windows).await?)
+        }
+        _ => None,
+    };
+    let policy = state.memory.clone();
+    let answer = state.write(&known, move |writer, caller| {
+        let memory = memory::patch(writer, &policy, caller, id, patch, embeddings)?;
+        Ok(MemoryAnswer::of(caller.user.id, memory))
+    });
+    Ok(Json(answer.await?))
+}
+
+/// `DELETE /memory/{id}`
+pub(in crate::web) async fn delete(
+    State(state): State<AppState>,
+    known: Known,
+    Path(id): Path<String>,
+    query: Query,
+) -> Answer<StatusCode> {
+    query.0.finish(|| Some(()))?;
+    let id = parse::id(&id)?;
+    let policy = state.memory.clone();
+    state.write(&known, move |writer, caller| memory::delete(writer, &policy, caller, id)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `DELETE /memory`
+pub(in crate::web) async fn delete_many(
+    State(state): State<AppState>,
+    known: Known,
+    query: Query,
+) -> Answer<Json<DeleteAnswer>> {
+    let filter = parse::delete_many(query)?;
+    let mut answer = DeleteAnswer { deleted: 0, freed_bytes: 0 };
+    let mut before = None;
+    loop {
+        let (policy, filter) = (state.memory.clone(), filter.clone());
+        let slice = state
+            .write(&known, move |writer, caller| memory::delete_slice(writer, &policy, caller, &filter, before))
+            .await?;
+        answer.deleted += slice.memories;
+        answer.freed_bytes += slice.size_bytes;
+        before = slice.next;
+        if before.is_none() {
+            return Ok(Json(answer));
+        }
+    }
+}
