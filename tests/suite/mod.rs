@@ -1,2 +1,3 @@
 mod identity;
+mod memory;
 mod support;
