@@ -14,7 +14,7 @@ async fn a_memory_is_stored_and_read_back_and_counts_to_the_byte() {
     let stored = app.store(&user, memory).await.expect(201).json;
     let size = size_of("Crème brûlée 🎉") + r#"["food","ÿ"]{"from":{"app":"kitchen"}}"#.len() as i64;
     assert_eq!(stored["size_bytes"], size);
-    assert_eq!(stored["size_human_readable"], "1.71 KB");
+    assert_eq!(stored["size_human_readable"], "1.72 KB");
     assert_eq!(stored["user_id"], user.id);
     assert_eq!((&stored["type"], &stored["tier"]), (&json!("note"), &json!("itm")));
     assert_eq!(stored["timestamp"], "2020-02-29T08:00:00.000Z");
