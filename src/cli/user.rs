@@ -16,7 +16,7 @@ pub(super) enum Command {
     Add {
         /// E-mail address
         email: String,
-        /// Tier; by default the setting auth.default_tier
+        /// Tier; by default the configured one
         #[arg(long)]
         tier: Option<String>,
         /// user or admin

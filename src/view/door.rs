@@ -75,9 +75,9 @@ pub fn setup(form: &SetupForm<'_>) -> Markup {
         form.form method="post" action="/setup" {
             input type="hidden" name="token" value=(form.secret);
             @if form.user.is_none() {
-                (field(form, "email", html! { "Email" }, "email", "username", form.email))
+                (field(form, "email", "Email", "email", "username", form.email))
             }
-            (field(form, "password", html! { "Password" }, "password", "new-password", ""))
+            (field(form, "password", "Password", "password", "new-password", ""))
             p.hint {
                 (PASSWORD_CHARACTERS.start()) " to " (PASSWORD_CHARACTERS.end())
                 " characters. A few unrelated words work well."
@@ -90,7 +90,7 @@ pub fn setup(form: &SetupForm<'_>) -> Markup {
     door(title, true, &content)
 }
 
-fn field(form: &SetupForm<'_>, name: &str, label: Markup, kind: &str, autocomplete: &str, value: &str) -> Markup {
+fn field(form: &SetupForm<'_>, name: &str, label: &str, kind: &str, autocomplete: &str, value: &str) -> Markup {
     let fault = form.faults.iter().find(|fault| fault.field == name);
     let described_by = format!("{name}-fault");
     html! {

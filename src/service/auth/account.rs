@@ -121,8 +121,7 @@ pub fn change(writer: &mut Writer<'_>, by: &By, tiers: &Tiers, user: &User, chan
     if (is_lowered || is_disabled) && is_last_admin(writer, user)? {
         return Err(Error::conflict("last_admin", "the last enabled admin can be neither lowered nor disabled"));
     }
-    let disabled_at = disabled.map(|disabled| disabled.then_some(writer.now()));
-    let changed = store::change_user(writer, user.key, &store::UserChange { email, role, tier, disabled_at })?;
+    let changed = store::change_user(writer, user.key, &store::UserChange { email, role, tier, disabled })?;
     if is_lowered || is_disabled {
         store::end_sessions(writer, user.key, None)?;
     }

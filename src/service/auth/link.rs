@@ -60,7 +60,7 @@ pub(super) fn issue_password(writer: &mut Writer<'_>, user: &User) -> Result<Lin
 /// `NotFound` where it was used, has expired, was replaced, or never was.
 pub fn look(reader: &Reader<'_>, secret: &str) -> Result<Purpose> {
     let found = store::find_link(reader, &hash_of(secret))?.ok_or(Error::NotFound("the link"))?;
-    match found {
+    match found.user {
         Some(key) => Ok(Purpose::Password(store::load_user(reader, key)?)),
         None if store::has_admin(reader)? => Err(Error::NotFound("the link")),
         None => Ok(Purpose::Setup),
@@ -85,7 +85,7 @@ pub struct Choice {
 /// one that is taken.
 pub fn redeem(writer: &mut Writer<'_>, by: &By, secret: &str, choice: Choice) -> Result<Session> {
     let purpose = look(writer, secret)?;
-    store::consume_link(writer, &hash_of(secret))?;
+    store::delete_link(writer, &hash_of(secret))?;
     let user = match purpose {
         Purpose::Setup => {
             let email = choice.email.ok_or_else(|| Error::invalid("email", "is required"))?;

@@ -150,18 +150,25 @@ pub(crate) fn insert_link(
     Ok(expires_at)
 }
 
-/// Whom a live link is for: a user, or nobody yet.
-pub(crate) fn find_link(reader: &Reader<'_>, hash: &[u8; 32]) -> Result<Option<Option<UserKey>>> {
-    let mut statement = reader.prepare("SELECT user_id FROM links WHERE hash = ?1 AND expires_at > ?2")?;
-    let found = statement.query_row(params![hash, reader.now().0], |row| row.get::<_, Option<i64>>(0));
-    Ok(found.optional().map_err(fault)?.map(|user| user.map(UserKey)))
+/// A live link.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FoundLink {
+    /// Whose password it is for; none: it is for setting the box up.
+    pub(crate) user: Option<UserKey>,
 }
 
-/// Uses a link up: whoever comes second finds none.
-pub(crate) fn consume_link(writer: &mut Writer<'_>, hash: &[u8; 32]) -> Result<Option<Option<UserKey>>> {
-    let found = find_link(writer, hash)?;
-    writer.execute("DELETE FROM links WHERE hash = ?1", params![hash])?;
-    Ok(found)
+/// The live link with `hash`.
+pub(crate) fn find_link(reader: &Reader<'_>, hash: &[u8; 32]) -> Result<Option<FoundLink>> {
+    let mut statement = reader.prepare("SELECT user_id FROM links WHERE hash = ?1 AND expires_at > ?2")?;
+    let found = statement.query_row(params![hash, reader.now().0], |row| {
+        Ok(FoundLink { user: row.get::<_, Option<i64>>(0)?.map(UserKey) })
+    });
+    found.optional().map_err(fault)
+}
+
+/// Deletes a link, which is thereby used up.
+pub(crate) fn delete_link(writer: &mut Writer<'_>, hash: &[u8; 32]) -> Result<()> {
+    writer.execute("DELETE FROM links WHERE hash = ?1", params![hash]).map(drop)
 }
 
 /// Voids the links of a user.

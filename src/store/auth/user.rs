@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use super::{user_columns, user_of};
 use crate::domain::auth::{Role, User, UserFilter, UserKey, email_key};
 use crate::domain::page::{Page, Paging};
-use crate::domain::unit::{Timestamp, UserId};
+use crate::domain::unit::UserId;
 use crate::domain::{Error, Result};
 use crate::store::{Reader, Writer, fault};
 
@@ -147,8 +147,8 @@ pub(crate) struct UserChange<'a> {
     pub(crate) role: Option<Role>,
     /// A tier of the configuration.
     pub(crate) tier: Option<&'a str>,
-    /// Since when it is disabled, or that it is not.
-    pub(crate) disabled_at: Option<Option<Timestamp>>,
+    /// Whether it is disabled, from now on.
+    pub(crate) disabled: Option<bool>,
 }
 
 /// Changes a user.
@@ -172,8 +172,8 @@ pub(crate) fn change_user(writer: &mut Writer<'_>, user: UserKey, change: &UserC
     if let Some(tier) = change.tier {
         writer.execute("UPDATE users SET tier = ?2 WHERE id = ?1", params![user.0, tier])?;
     }
-    if let Some(disabled_at) = change.disabled_at {
-        let disabled_at = disabled_at.map(|at| at.0);
+    if let Some(disabled) = change.disabled {
+        let disabled_at = disabled.then_some(writer.now().0);
         writer.execute("UPDATE users SET disabled_at = ?2 WHERE id = ?1", params![user.0, disabled_at])?;
     }
     load_user(writer, user)

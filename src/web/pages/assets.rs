@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use sha2::{Digest, Sha256};
@@ -34,9 +36,7 @@ const ASSETS: [Asset; 4] = [
 static TAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let tag = |asset: &Asset| {
         let hash: [u8; 32] = Sha256::digest(asset.bytes).into();
-        let (head, _) = hash.split_at(8);
-        let hex: String = head.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("\"{hex}\"")
+        format!("\"{}\"", URL_SAFE_NO_PAD.encode(hash))
     };
     ASSETS.iter().map(tag).collect()
 });

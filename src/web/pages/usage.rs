@@ -28,11 +28,11 @@ pub(in crate::web) async fn usage(State(state): State<AppState>, Visitor(known):
         let who = Who { name, tier: caller.tier().to_owned() };
         Ok((who, ledger::stats(reader, &policy, caller.holder(), days)?))
     });
-    let (who, stats) = read.await?;
-    let rows: Vec<_> = stats.rows.into_iter().map(|StatsRow { standing, amount }| (standing, amount)).collect();
+    let (who, figures) = read.await?;
+    let rows: Vec<_> = figures.rows.into_iter().map(|StatsRow { standing, amount }| (standing, amount)).collect();
     let markup = view::usage(&UsagePage {
         who: &who,
-        now: stats.now,
+        now: figures.now,
         zone: state.quota.calendar.zone_name(),
         days,
         rows: &rows,
