@@ -90,11 +90,13 @@ const CHECKS: &[Check] = &[
               WHERE NOT EXISTS (SELECT 1 FROM vectors v WHERE v.id = m.id << 12)",
     },
     Check {
-        name: "every full-text row belongs to a memory, and every memory has one",
-        sql: "SELECT 'full-text row ' || w.id || ' without a memory' FROM words_docsize w \
-              WHERE NOT EXISTS (SELECT 1 FROM memories m WHERE m.id = w.id) \
+        // A term begins with the number of the user whose it is.
+        name: "every full-text row belongs to a memory of its user, and every memory has one",
+        sql: "WITH docs AS MATERIALIZED (SELECT DISTINCT doc AS id, CAST(term AS INTEGER) AS user_id FROM word_rows) \
+              SELECT 'full-text row ' || d.id || ' of user ' || d.user_id || ' without a memory' FROM docs d \
+              WHERE NOT EXISTS (SELECT 1 FROM memories m WHERE m.id = d.id AND m.user_id = d.user_id) \
               UNION ALL SELECT 'memory ' || m.id || ' without a full-text row' FROM memories m \
-              WHERE NOT EXISTS (SELECT 1 FROM words_docsize w WHERE w.id = m.id)",
+              WHERE m.id NOT IN (SELECT id FROM docs)",
     },
     Check { name: "the ledger's door is shut", sql: "SELECT 'open for user ' || user_id FROM ledger_door" },
 ];

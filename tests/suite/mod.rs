@@ -1,4 +1,5 @@
 mod cli;
 mod door;
 mod identity;
+mod memory;
 mod support;
