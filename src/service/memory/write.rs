@@ -151,18 +151,15 @@ pub fn store(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, new: New
 }
 
 /// Unites tags and metadata (the newer value of a key holds) and notes when it was seen again.
-fn merge(
-    writer: &mut Writer<'_>,
-    policy: &Policy,
-    caller: &Caller,
-    memory: Memory,
-    again: Content,
-) -> Result<Stored> {
+fn merge(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, memory: Memory, again: Content) -> Result<Stored> {
     let mut content = memory.content.clone();
     content.tags = unique(content.tags.into_iter().chain(again.tags));
     content.metadata.extend(again.metadata);
     if content.tags.len() > TAGS_MAX {
-        return Err(Error::invalid("tags", format!("must be at most {TAGS_MAX} together with those it is merged with")));
+        return Err(Error::invalid(
+            "tags",
+            format!("must be at most {TAGS_MAX} together with those it is merged with"),
+        ));
     }
     if json_of_metadata(&content).is_some_and(|json| json.len() > METADATA_BYTES_MAX) {
         return Err(Error::invalid(
@@ -195,11 +192,8 @@ pub fn patch(
     }
     let embeddings = embeddings.filter(|_| changes_text);
     let changes_tier = content.tier != memory.content.tier;
-    let expires_at = if changes_tier {
-        end_of(writer, policy, caller.user.key, content.tier)?
-    } else {
-        memory.expires_at
-    };
+    let expires_at =
+        if changes_tier { end_of(writer, policy, caller.user.key, content.tier)? } else { memory.expires_at };
     replace(writer, policy, caller, memory, content, embeddings, |memory| memory.expires_at = expires_at)
 }
 
@@ -215,7 +209,8 @@ fn replace(
 ) -> Result<Memory> {
     let user = caller.user.key;
     let kept = memory.size_bytes - stored_bytes(&memory.content, 0);
-    let vectors = embeddings.as_ref().map_or(kept, |new| EMBEDDING_BYTES * i64::try_from(new.len()).unwrap_or(i64::MAX));
+    let vectors =
+        embeddings.as_ref().map_or(kept, |new| EMBEDDING_BYTES * i64::try_from(new.len()).unwrap_or(i64::MAX));
     let size_bytes = stored_bytes(&content, 0).saturating_add(vectors);
     let mut after = Memory { content, size_bytes, ..memory.clone() };
     change(&mut after);

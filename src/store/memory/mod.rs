@@ -26,9 +26,7 @@ use crate::domain::memory::{
 use crate::domain::unit::{MemoryId, Timestamp};
 use crate::domain::{Error, Result};
 
-pub(crate) use index::{
-    find_setting, has_vectors, load_embeddings, replace_vectors, set_setting,
-};
+pub(crate) use index::{find_setting, has_vectors, load_embeddings, replace_vectors, set_setting};
 pub(crate) use search::{Candidate, candidates, cosines, keyword_scores};
 pub(crate) use totals::{
     Held, add_held, book_ends, booked_until, due_users, ended, has_ended, held, held_of_tier, purge_ended,
@@ -234,7 +232,9 @@ pub(crate) fn list(
 ) -> Result<Vec<Memory>> {
     let before = match before {
         None => i64::MAX,
-        Some(id) => id::decode(Table::Memories, id.0).ok_or_else(|| Error::invalid("cursor", "is not one of ours"))?.row,
+        Some(id) => {
+            id::decode(Table::Memories, id.0).ok_or_else(|| Error::invalid("cursor", "is not one of ours"))?.row
+        }
     };
     let sql = concat!(
         "SELECT ",
@@ -278,8 +278,7 @@ pub(crate) fn neighbours(reader: &Reader<'_>, user: UserKey, memory: &Memory, co
     for sql in [before, after] {
         around.reverse();
         let mut statement = reader.prepare(sql)?;
-        let parameters =
-            params![user.0, session, memory.content.timestamp.0, memory.key.0, reader.now().0, count];
+        let parameters = params![user.0, session, memory.content.timestamp.0, memory.key.0, reader.now().0, count];
         for neighbour in statement.query_map(parameters, memory_of).map_err(fault)? {
             around.push(neighbour.map_err(fault)?);
         }
@@ -296,10 +295,10 @@ pub(crate) fn count_after(reader: &Reader<'_>, after: MemoryKey) -> Result<u64> 
 
 /// Up to `limit` memories of all users after `after`, with whose they are, in the order of their handles.
 pub(crate) fn list_all(reader: &Reader<'_>, after: MemoryKey, limit: usize) -> Result<Vec<(UserKey, Memory)>> {
-    let sql = concat!("SELECT ", memory_columns!(), ", memories.user_id FROM memories WHERE id > ?1 ORDER BY id LIMIT ?2");
+    let sql =
+        concat!("SELECT ", memory_columns!(), ", memories.user_id FROM memories WHERE id > ?1 ORDER BY id LIMIT ?2");
     let mut statement = reader.prepare(sql)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = statement.query_map(params![after.0, limit], |row| Ok((UserKey(row.get(12)?), memory_of(row)?)));
     rows.and_then(Iterator::collect).map_err(fault)
 }
-

@@ -165,14 +165,14 @@ fn collect_rows(reader: &Reader<'_>, term: &str, rows: &mut Vec<(i64, u32)>) -> 
 /// The cosine of each candidate with the nearest of `queries`, by its best window: -1 to 1.
 pub(crate) fn cosines(reader: &Reader<'_>, candidates: &[Candidate], queries: &[Embedding]) -> Result<Vec<f32>> {
     let mut cosines = vec![-1.0_f32; candidates.len()];
-    let best = |stored: &[u8]| {
-        queries.iter().map(|query| dot_of_bytes(query.as_array(), stored)).fold(-1.0_f32, f32::max)
-    };
+    let best =
+        |stored: &[u8]| queries.iter().map(|query| dot_of_bytes(query.as_array(), stored)).fold(-1.0_f32, f32::max);
     let (Some(first), Some(last)) = (candidates.first(), candidates.last()) else { return Ok(cosines) };
     let span = last.key.0 - first.key.0;
     // Where most of the memories in between are candidates, to walk past the others costs less than to look each one up.
     if span < 4 * i64::try_from(candidates.len()).unwrap_or(i64::MAX) {
-        let mut statement = reader.prepare("SELECT id, embedding FROM vectors WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
+        let mut statement =
+            reader.prepare("SELECT id, embedding FROM vectors WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
         let range = [vector_ids(first.key.0).0, vector_ids(last.key.0).1];
         let mut rows = statement.query(range).map_err(fault)?;
         let mut position = 0;

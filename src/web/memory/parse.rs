@@ -39,7 +39,8 @@ fn session(value: Value) -> Result<String, Why> {
 }
 
 fn tags(value: Value) -> Result<Vec<String>, Why> {
-    let why = || format!("must be a list of at most {TAGS_MAX} texts of 1 to {TAG_CHARACTERS_MAX} characters without NUL");
+    let why =
+        || format!("must be a list of at most {TAGS_MAX} texts of 1 to {TAG_CHARACTERS_MAX} characters without NUL");
     let Value::Array(items) = value else { return Err(why()) };
     let parsed: Result<Vec<String>, Why> = items.into_iter().map(input::text(1..=TAG_CHARACTERS_MAX)).collect();
     let tags = unique(parsed.map_err(|_| why())?);

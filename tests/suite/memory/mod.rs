@@ -29,10 +29,8 @@ impl Embedder for WordModel {
     }
 
     fn windows<'t>(&self, text: &'t str) -> Vec<&'t str> {
-        let starts: Vec<usize> = std::iter::once(0)
-            .chain(text.match_indices(' ').map(|(at, _)| at + 1))
-            .step_by(WINDOW_WORDS)
-            .collect();
+        let starts: Vec<usize> =
+            std::iter::once(0).chain(text.match_indices(' ').map(|(at, _)| at + 1)).step_by(WINDOW_WORDS).collect();
         let ends = starts.iter().skip(1).copied().chain([text.len()]);
         starts.iter().zip(ends).map(|(start, end)| &text[*start..end]).collect()
     }

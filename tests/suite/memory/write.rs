@@ -155,13 +155,16 @@ async fn a_batch_is_stored_in_order_or_not_at_all() {
         stored["memories"].as_array().unwrap().iter().map(|memory| memory["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["a", "b", "c"]);
     assert_eq!(app.level(&user).await, size_of("first") + size_of("second") + size_of("third"));
-    let faulty = json!({"memories": [{"type": "a", "input_context": "x"}, {"type": "", "input_context": "y", "tier": "xl"}]});
+    let faulty =
+        json!({"memories": [{"type": "a", "input_context": "x"}, {"type": "", "input_context": "y", "tier": "xl"}]});
     let refused = app.call("POST", "/memory/store/batch", Some(&user.token), Some(faulty)).await.expect(422).json;
     let fields: Vec<&str> =
         refused["errors"].as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect();
     assert_eq!(fields, ["memories[1].type", "memories[1].tier"]);
     for memories in [json!([]), json!(vec![json!({"type": "a", "input_context": "x"}); 257])] {
-        app.call("POST", "/memory/store/batch", Some(&user.token), Some(json!({"memories": memories}))).await.expect(422);
+        app.call("POST", "/memory/store/batch", Some(&user.token), Some(json!({"memories": memories})))
+            .await
+            .expect(422);
     }
     assert_eq!(app.get(&user, "/memory").await.json["memories"].as_array().unwrap().len(), 3);
     app.holds().await;
@@ -180,7 +183,9 @@ async fn pages_stay_right_while_memories_come_and_go() {
     let mut path = "/memory?limit=3".to_owned();
     for page in 0.. {
         let reply = app.get(&user, &path).await.expect(200).json;
-        seen.extend(reply["memories"].as_array().unwrap().iter().map(|memory| memory["id"].as_str().unwrap().to_owned()));
+        seen.extend(
+            reply["memories"].as_array().unwrap().iter().map(|memory| memory["id"].as_str().unwrap().to_owned()),
+        );
         if page == 0 {
             // The last one of the page, and one that the next page would begin with.
             for gone in [&ids[7], &ids[6]] {
@@ -204,7 +209,8 @@ async fn a_store_is_done_once_a_key() {
     let user = app.user("a@example.org", "basic").await;
     let memory = json!({"type": "note", "input_context": "once"});
     let headers = [("idempotency-key", "k1")];
-    let first = app.call_with("POST", "/memory/store", Some(&user.token), Some(memory.clone()), &headers).await.expect(201);
+    let first =
+        app.call_with("POST", "/memory/store", Some(&user.token), Some(memory.clone()), &headers).await.expect(201);
     let again = app.call_with("POST", "/api/memory/store", Some(&user.token), Some(memory), &headers).await.expect(201);
     assert_eq!((first.json, again.header("idempotent-replayed")), (again.json.clone(), "true"));
     let other = json!({"type": "note", "input_context": "twice"});
@@ -216,14 +222,16 @@ async fn repeat(app: &TestApp) -> (crate::suite::support::TestUser, crate::suite
     let user = app.user("a@example.org", "basic").await;
     let memory = json!({"type": "note", "input_context": "Café", "tags": ["a"], "metadata": {"n": 1}});
     app.store(&user, memory).await.expect(201);
-    for other in [json!({"type": "plan", "input_context": "Café"}),
+    for other in [
+        json!({"type": "plan", "input_context": "Café"}),
         json!({"type": "note", "input_context": "Café", "session": "s"}),
-        json!({"type": "note", "input_context": "Café", "tier": "itm"})]
-    {
+        json!({"type": "note", "input_context": "Café", "tier": "itm"}),
+    ] {
         app.store(&user, other).await.expect(201);
     }
     app.clock.advance_millis(1_000);
-    let again = json!({"type": "note", "input_context": " Cafe\u{301} ", "tags": ["b", "a"], "metadata": {"n": 2, "m": 0}});
+    let again =
+        json!({"type": "note", "input_context": " Cafe\u{301} ", "tags": ["b", "a"], "metadata": {"n": 2, "m": 0}});
     let reply = app.store(&user, again).await;
     (user, reply)
 }
