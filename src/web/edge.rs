@@ -19,13 +19,9 @@ use crate::domain::auth::Scope;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The id of a request.
-#[derive(Clone, Debug)]
-pub(super) struct RequestId(pub(super) String);
-
 /// What a route asks of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
+pub enum Access {
     /// Nothing.
     Open,
     /// Any live credential.
@@ -41,9 +37,8 @@ pub(crate) enum Access {
 }
 
 /// The outermost layer.
-pub(super) async fn edge(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+pub(super) async fn edge(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let id = request_id(&request);
-    request.extensions_mut().insert(RequestId(id.clone()));
     let wants_page = wants_page(&request);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let started = std::time::Instant::now();
