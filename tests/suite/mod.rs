@@ -3,4 +3,5 @@ mod cli;
 mod door;
 mod identity;
 mod memory;
+mod queue;
 mod support;
