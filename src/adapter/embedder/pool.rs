@@ -86,9 +86,8 @@ impl EmbedderPool {
         for number in 0..THREADS {
             let shared = Arc::clone(&shared);
             let thread = std::thread::Builder::new().name(format!("embedder-{number}")).spawn(move || shared.work());
-            threads.push(
-                thread.map_err(|error| Error::Unavailable(format!("an embedder cannot be started: {error}")))?,
-            );
+            threads
+                .push(thread.map_err(|error| Error::Unavailable(format!("an embedder cannot be started: {error}")))?);
         }
         Ok(Self { shared, threads })
     }
@@ -152,8 +151,7 @@ impl Shared {
     fn submit(&self, user: UserKey, texts: Vec<String>) -> Result<oneshot::Receiver<Embedded>> {
         let (reply, answer) = oneshot::channel();
         let count = texts.len();
-        let progress =
-            Progress { begun: 0, finished: 0, embeddings: vec![None; count], reply: Some(reply) };
+        let progress = Progress { begun: 0, finished: 0, embeddings: vec![None; count], reply: Some(reply) };
         let request = Arc::new(Request { texts, progress: Mutex::new(progress) });
         let mut queue = lock(&self.queue);
         // One that is larger than the whole queue gets its turn too: when there is room, it is let in whole.
@@ -322,9 +320,7 @@ mod tests {
         fn embed(&self, texts: &[&str]) -> Result<Vec<Embedding>, EmbedError> {
             let _ = lock(&self.go).recv();
             lock(&self.order).extend(texts.iter().map(|text| (*text).to_owned()));
-            if texts.contains(&"panic") {
-                panic!("as asked");
-            }
+            assert!(!texts.contains(&"panic"), "as asked");
             Ok(vec![Embedding::normalised(&[1.0; EMBEDDING_DIMENSIONS]).unwrap(); texts.len()])
         }
     }

@@ -118,13 +118,11 @@ pub struct Usage {
 pub fn usage(reader: &Reader<'_>, policy: &Policy, caller: &Caller) -> Result<Usage> {
     let standing = quota::standing_now(reader, &policy.quota, caller.holder(), ResourceType::MemoryStorage)?;
     let held = store_of::held(reader, caller.user.key)?;
-    let of = |(tier, held): (MemoryTier, Held)| TierUsage { tier, memories: held.memories, text_bytes: held.text_bytes };
+    let of =
+        |(tier, held): (MemoryTier, Held)| TierUsage { tier, memories: held.memories, text_bytes: held.text_bytes };
     let [short, intermediate, long] = held;
-    let tiers = [
-        of((MemoryTier::Short, short)),
-        of((MemoryTier::Intermediate, intermediate)),
-        of((MemoryTier::Long, long)),
-    ];
+    let tiers =
+        [of((MemoryTier::Short, short)), of((MemoryTier::Intermediate, intermediate)), of((MemoryTier::Long, long))];
     Ok(Usage { now: reader.now(), standing, tiers })
 }
 

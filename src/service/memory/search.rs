@@ -89,11 +89,7 @@ fn rank(candidates: &[Candidate], semantic: Option<&[f32]>, keyword: Option<&[f3
     let of = |scores: Option<&[f32]>, position: usize| scores.and_then(|scores| scores.get(position).copied());
     let ranked = candidates.iter().enumerate().map(|(position, candidate)| {
         let cosine = of(semantic, position);
-        Ranked {
-            key: candidate.key,
-            parts: fused(cosine, of(keyword, position)),
-            cosine: cosine.unwrap_or_default(),
-        }
+        Ranked { key: candidate.key, parts: fused(cosine, of(keyword, position)), cosine: cosine.unwrap_or_default() }
     });
     ranked.collect()
 }

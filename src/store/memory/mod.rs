@@ -24,10 +24,11 @@ use crate::domain::memory::{
     normalised_text,
 };
 use crate::domain::unit::{MemoryId, Timestamp};
+use crate::domain::words::index_words;
 use crate::domain::{Error, Result};
 
 pub(crate) use index::{
-    find_setting, has_vectors, load_embeddings, replace_vectors, set_setting,
+    WordChange, find_setting, has_vectors, load_embeddings, replace_vectors, set_setting, write_words,
 };
 pub(crate) use search::{Candidate, candidates, cosines, keyword_scores};
 pub(crate) use totals::{
@@ -116,7 +117,7 @@ pub(crate) fn insert(
     )?;
     let key = MemoryKey(row);
     index::insert_vectors(writer, key, &new.embeddings)?;
-    index::insert_words(writer, user, key, &content)?;
+    index::insert_words(writer, user, key, &new.words, &content);
     Ok(Memory {
         key,
         id: MemoryId(id::encode(Table::Memories, now, row)),
@@ -160,15 +161,15 @@ pub(crate) fn update(
         replace_vectors(writer, before.key, embeddings)?;
     }
     if before.content.text != content.text || before.content.timestamp != content.timestamp {
-        index::delete_words(writer, user, before.key, &before.content)?;
-        index::insert_words(writer, user, before.key, content)?;
+        index::delete_words(writer, user, before.key, &before.content);
+        index::insert_words(writer, user, before.key, &index_words(&content.text), content);
     }
     Ok(())
 }
 
 /// Takes a memory away with its vectors and words.
 pub(crate) fn delete(writer: &mut Writer<'_>, user: UserKey, memory: &Memory) -> Result<()> {
-    index::delete_words(writer, user, memory.key, &memory.content)?;
+    index::delete_words(writer, user, memory.key, &memory.content);
     index::delete_vectors(writer, memory.key)?;
     writer.execute("DELETE FROM memories WHERE id = ?1", [memory.key.0])?;
     Ok(())
@@ -234,7 +235,9 @@ pub(crate) fn list(
 ) -> Result<Vec<Memory>> {
     let before = match before {
         None => i64::MAX,
-        Some(id) => id::decode(Table::Memories, id.0).ok_or_else(|| Error::invalid("cursor", "is not one of ours"))?.row,
+        Some(id) => {
+            id::decode(Table::Memories, id.0).ok_or_else(|| Error::invalid("cursor", "is not one of ours"))?.row
+        }
     };
     let sql = concat!(
         "SELECT ",
@@ -278,8 +281,7 @@ pub(crate) fn neighbours(reader: &Reader<'_>, user: UserKey, memory: &Memory, co
     for sql in [before, after] {
         around.reverse();
         let mut statement = reader.prepare(sql)?;
-        let parameters =
-            params![user.0, session, memory.content.timestamp.0, memory.key.0, reader.now().0, count];
+        let parameters = params![user.0, session, memory.content.timestamp.0, memory.key.0, reader.now().0, count];
         for neighbour in statement.query_map(parameters, memory_of).map_err(fault)? {
             around.push(neighbour.map_err(fault)?);
         }
@@ -296,10 +298,10 @@ pub(crate) fn count_after(reader: &Reader<'_>, after: MemoryKey) -> Result<u64> 
 
 /// Up to `limit` memories of all users after `after`, with whose they are, in the order of their handles.
 pub(crate) fn list_all(reader: &Reader<'_>, after: MemoryKey, limit: usize) -> Result<Vec<(UserKey, Memory)>> {
-    let sql = concat!("SELECT ", memory_columns!(), ", memories.user_id FROM memories WHERE id > ?1 ORDER BY id LIMIT ?2");
+    let sql =
+        concat!("SELECT ", memory_columns!(), ", memories.user_id FROM memories WHERE id > ?1 ORDER BY id LIMIT ?2");
     let mut statement = reader.prepare(sql)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = statement.query_map(params![after.0, limit], |row| Ok((UserKey(row.get(12)?), memory_of(row)?)));
     rows.and_then(Iterator::collect).map_err(fault)
 }
-

@@ -39,7 +39,7 @@ pub(super) fn bind_filter(
     let tiers = filter.tiers.iter().fold(0_i64, |bits, tier| bits | 1 << code_of(*tier));
     let kinds = (!filter.kinds.is_empty()).then(|| Value::from(filter.kinds.clone()).to_string());
     let times = [filter.created_after, filter.created_before, filter.after, filter.before];
-    let mut bind = || {
+    let bind = || {
         statement.raw_bind_parameter(1, user.0)?;
         statement.raw_bind_parameter(2, reader.now().0)?;
         statement.raw_bind_parameter(3, if filter.tiers.is_empty() { 0b111 } else { tiers })?;
@@ -141,7 +141,9 @@ pub(crate) fn keyword_scores(
     }
     let best = scores.iter().copied().fold(0.0, f32::max);
     if best > 0.0 {
-        scores.iter_mut().for_each(|score| *score /= best);
+        for score in &mut scores {
+            *score /= best;
+        }
     }
     Ok(Some(scores))
 }
@@ -165,14 +167,14 @@ fn collect_rows(reader: &Reader<'_>, term: &str, rows: &mut Vec<(i64, u32)>) -> 
 /// The cosine of each candidate with the nearest of `queries`, by its best window: -1 to 1.
 pub(crate) fn cosines(reader: &Reader<'_>, candidates: &[Candidate], queries: &[Embedding]) -> Result<Vec<f32>> {
     let mut cosines = vec![-1.0_f32; candidates.len()];
-    let best = |stored: &[u8]| {
-        queries.iter().map(|query| dot_of_bytes(query.as_array(), stored)).fold(-1.0_f32, f32::max)
-    };
+    let best =
+        |stored: &[u8]| queries.iter().map(|query| dot_of_bytes(query.as_array(), stored)).fold(-1.0_f32, f32::max);
     let (Some(first), Some(last)) = (candidates.first(), candidates.last()) else { return Ok(cosines) };
     let span = last.key.0 - first.key.0;
     // Where most of the memories in between are candidates, to walk past the others costs less than to look each one up.
     if span < 4 * i64::try_from(candidates.len()).unwrap_or(i64::MAX) {
-        let mut statement = reader.prepare("SELECT id, embedding FROM vectors WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
+        let mut statement =
+            reader.prepare("SELECT id, embedding FROM vectors WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
         let range = [vector_ids(first.key.0).0, vector_ids(last.key.0).1];
         let mut rows = statement.query(range).map_err(fault)?;
         let mut position = 0;

@@ -9,13 +9,13 @@ use axum::extract::{Path, State};
 
 pub(super) use write::{delete, delete_many, patch, store, store_batch};
 
-use answer::{ListAnswer, MemoryAnswer, QuotaCheckAnswer, SearchAnswer, UsageAnswer};
 use super::answer::next_cursor;
 use super::extract::{Body, Query};
 use super::problem::Answer;
 use super::state::{AppState, Known};
 use crate::domain::memory::Mode;
 use crate::service::memory;
+use answer::{ListAnswer, MemoryAnswer, QuotaCheckAnswer, SearchAnswer, UsageAnswer};
 
 /// `POST /memory/search`
 pub(super) async fn search(State(state): State<AppState>, known: Known, body: Body) -> Answer<Json<SearchAnswer>> {
@@ -53,9 +53,8 @@ pub(super) async fn get(
 ) -> Answer<Json<MemoryAnswer>> {
     query.0.finish(|| Some(()))?;
     let id = parse::id(&id)?;
-    let answer = state.read(&known, move |reader, caller| {
-        Ok(MemoryAnswer::of(caller.user.id, memory::get(reader, caller, id)?))
-    });
+    let answer = state
+        .read(&known, move |reader, caller| Ok(MemoryAnswer::of(caller.user.id, memory::get(reader, caller, id)?)));
     Ok(Json(answer.await?))
 }
 
@@ -92,7 +91,7 @@ pub(super) async fn quota_check(
 ) -> Answer<Json<QuotaCheckAnswer>> {
     query.0.finish(|| Some(()))?;
     let policy = state.memory.clone();
-    let answer = state
-        .read(&known, move |reader, caller| Ok(QuotaCheckAnswer::of(&memory::usage(reader, &policy, caller)?)));
+    let answer =
+        state.read(&known, move |reader, caller| Ok(QuotaCheckAnswer::of(&memory::usage(reader, &policy, caller)?)));
     Ok(Json(answer.await?))
 }

@@ -1,4 +1,5 @@
 //! What requests about memories may say, and its bounds.
+#![expect(clippy::needless_pass_by_value, reason = "a field's parser takes the value, whatever becomes of it")]
 
 use serde_json::{Map, Value};
 
@@ -39,7 +40,8 @@ fn session(value: Value) -> Result<String, Why> {
 }
 
 fn tags(value: Value) -> Result<Vec<String>, Why> {
-    let why = || format!("must be a list of at most {TAGS_MAX} texts of 1 to {TAG_CHARACTERS_MAX} characters without NUL");
+    let why =
+        || format!("must be a list of at most {TAGS_MAX} texts of 1 to {TAG_CHARACTERS_MAX} characters without NUL");
     let Value::Array(items) = value else { return Err(why()) };
     let parsed: Result<Vec<String>, Why> = items.into_iter().map(input::text(1..=TAG_CHARACTERS_MAX)).collect();
     let tags = unique(parsed.map_err(|_| why())?);

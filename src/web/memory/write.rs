@@ -21,12 +21,7 @@ const SIMILAR_MAX: usize = 5;
 const SIMILAR_LEAST: f64 = 0.5;
 
 /// `POST /memory/store`
-pub(in crate::web) async fn store(
-    State(state): State<AppState>,
-    known: Known,
-    key: MaybeKey,
-    body: Body,
-) -> Answer {
+pub(in crate::web) async fn store(State(state): State<AppState>, known: Known, key: MaybeKey, body: Body) -> Answer {
     let key = key.with(&body);
     let (described, report_similar) = parse::store(body, &state.config.memory, state.now())?;
     if let Some(first) = first_answer(&state, &known, key.as_ref()).await? {
@@ -97,7 +92,7 @@ async fn embed_all(state: &AppState, known: &Known, batch: Vec<Described>) -> Re
     let mut made = state.embedder.embed(known.caller().user.key, texts).await?.into_iter();
     let memories = contents.into_iter().zip(given).zip(counts).map(|((content, given), count)| {
         let embeddings = given.map_or_else(|| made.by_ref().take(count).collect(), |given| vec![given]);
-        NewMemory { content, embeddings }
+        NewMemory::new(content, embeddings)
     });
     Ok(memories.collect())
 }
@@ -129,9 +124,8 @@ async fn require_room(
 
 async fn find_similar(state: &AppState, known: &Known, embeddings: &[Embedding]) -> Result<Vec<SimilarAnswer>> {
     let embeddings = embeddings.to_vec();
-    let hits = state.read(known, move |reader, caller| {
-        memory::similar_to(reader, caller, &embeddings, SIMILAR_MAX, SIMILAR_LEAST)
-    });
+    let hits = state
+        .read(known, move |reader, caller| memory::similar_to(reader, caller, &embeddings, SIMILAR_MAX, SIMILAR_LEAST));
     Ok(hits.await?.iter().map(SimilarAnswer::of).collect())
 }
 

@@ -118,7 +118,9 @@ async fn a_search_out_of_bounds_is_refused() {
             .expect(422);
         assert_eq!(refused.json["errors"][0]["field"], name, "{value}");
     }
-    for body in [Value::Object(Map::new()), json!({"mode": "keyword", "embedding": axis(0)}), json!({"mode": "semantic"})] {
+    for body in
+        [Value::Object(Map::new()), json!({"mode": "keyword", "embedding": axis(0)}), json!({"mode": "semantic"})]
+    {
         app.call("POST", "/memory/search", Some(&user.token), Some(body)).await.expect(422);
     }
     app.call("POST", "/memory/search", Some(&user.token), None).await.expect(422);
@@ -131,9 +133,16 @@ async fn a_change_out_of_bounds_is_refused_and_changes_nothing() {
     let id = app.note(&user, "as it was").await;
     let path = format!("/memory/{id}");
     let before = app.get(&user, &path).await.expect(200).json;
-    for body in [json!({"type": ""}), json!({"input_context": ""}), json!({"tier": "xl"}), json!({"tags": [""]}),
-        json!({"metadata": 1}), json!({"session": ""}), json!({"timestamp": "2027-01-01T00:00:00Z"}), json!({"size_bytes": 1})]
-    {
+    for body in [
+        json!({"type": ""}),
+        json!({"input_context": ""}),
+        json!({"tier": "xl"}),
+        json!({"tags": [""]}),
+        json!({"metadata": 1}),
+        json!({"session": ""}),
+        json!({"timestamp": "2027-01-01T00:00:00Z"}),
+        json!({"size_bytes": 1}),
+    ] {
         app.call("PATCH", &path, Some(&user.token), Some(body)).await.expect(422);
     }
     assert_eq!(app.get(&user, &path).await.expect(200).json, before);
@@ -164,7 +173,8 @@ async fn scopes_open_what_the_manual_says() {
         ("DELETE", &path, Scope::MemoryWrite),
     ];
     for (method, path, scope) in routes {
-        let others: Vec<Scope> = Scope::ALL.into_iter().filter(|other| *other != scope && !other.is_privileged()).collect();
+        let others: Vec<Scope> =
+            Scope::ALL.into_iter().filter(|other| *other != scope && !other.is_privileged()).collect();
         let lacking = app.token(&user.email, &others).await;
         let refused = app.call(method, path, Some(&lacking), None).await.expect(403);
         assert_eq!((refused.code(), &refused.json["scope"]), ("scope_required", &json!(scope.as_str())));

@@ -29,10 +29,8 @@ impl Embedder for WordModel {
     }
 
     fn windows<'t>(&self, text: &'t str) -> Vec<&'t str> {
-        let starts: Vec<usize> = std::iter::once(0)
-            .chain(text.match_indices(' ').map(|(at, _)| at + 1))
-            .step_by(WINDOW_WORDS)
-            .collect();
+        let starts: Vec<usize> =
+            std::iter::once(0).chain(text.match_indices(' ').map(|(at, _)| at + 1)).step_by(WINDOW_WORDS).collect();
         let ends = starts.iter().skip(1).copied().chain([text.len()]);
         starts.iter().zip(ends).map(|(start, end)| &text[*start..end]).collect()
     }
@@ -114,5 +112,9 @@ fn texts(results: &[Value]) -> Vec<&str> {
 
 /// The size of a memory of one window.
 fn size_of(text: &str) -> i64 {
-    text.len() as i64 + 1_536 + 162
+    bytes(text) + 1_536 + 162
+}
+
+fn bytes(text: &str) -> i64 {
+    i64::try_from(text.len()).unwrap()
 }

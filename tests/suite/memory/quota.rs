@@ -89,7 +89,8 @@ async fn the_step_out_of_short_term_asks_for_its_growth_and_the_step_in_for_the_
     let size = size_of("12345");
     let app = app_with(&format!("{}[memory]\nstm_bytes_max = {}\n", tiny(2 * size), 2 * size));
     let user = app.user("a@example.org", "basic").await;
-    let patch = async |id: &str, body: Value| app.call("PATCH", &format!("/memory/{id}"), Some(&user.token), Some(body)).await;
+    let patch =
+        async |id: &str, body: Value| app.call("PATCH", &format!("/memory/{id}"), Some(&user.token), Some(body)).await;
     let short = json!({"type": "note", "input_context": "12345", "tier": "stm"});
     let first = app.store(&user, short.clone()).await.expect(201).json["id"].as_str().unwrap().to_owned();
     let long = app.note(&user, "12345").await;

@@ -79,11 +79,18 @@ async fn filters_hold_before_candidates_are_cut() {
         })
         .collect();
     app.call("POST", "/memory/store/batch", Some(&user.token), Some(json!({"memories": memories}))).await.expect(201);
-    for filter in [json!({"types": ["rare"]}), json!({"tiers": ["itm", "stm"]}), json!({"tags": ["b", "a"]}),
-        json!({"metadata": {"wanted": true}}), json!({"session": "s"}), json!({"before": "2021-01-01T00:00:00Z"}),
-        json!({"after": "2019-01-01T00:00:00Z", "before": "2020-01-02T00:00:00Z", "types": ["rare", "other"]})]
-    {
-        for search in [json!({"embedding": axis(0)}), json!({"query": "note", "mode": "keyword"}), json!({"query": "note"})] {
+    for filter in [
+        json!({"types": ["rare"]}),
+        json!({"tiers": ["itm", "stm"]}),
+        json!({"tags": ["b", "a"]}),
+        json!({"metadata": {"wanted": true}}),
+        json!({"session": "s"}),
+        json!({"before": "2021-01-01T00:00:00Z"}),
+        json!({"after": "2019-01-01T00:00:00Z", "before": "2020-01-02T00:00:00Z", "types": ["rare", "other"]}),
+    ] {
+        for search in
+            [json!({"embedding": axis(0)}), json!({"query": "note", "mode": "keyword"}), json!({"query": "note"})]
+        {
             let mut search = search.as_object().unwrap().clone();
             search.extend(filter.as_object().unwrap().clone());
             search.insert("limit".to_owned(), json!(5));
@@ -131,14 +138,32 @@ async fn a_query_is_text_and_never_syntax() {
     let app = app_with("");
     let user = app.user("a@example.org", "basic").await;
     app.note(&user, "the harbour wall").await;
-    for query in ["\"", "harbour\" OR \"", "NEAR(harbour wall)", "body: harbour", "harbour*", "-harbour", "(", "^harbour",
-        "'; DROP TABLE memories; --", "*", "?!", "{}", "AND", "the"]
-    {
+    for query in [
+        "\"",
+        "harbour\" OR \"",
+        "NEAR(harbour wall)",
+        "body: harbour",
+        "harbour*",
+        "-harbour",
+        "(",
+        "^harbour",
+        "'; DROP TABLE memories; --",
+        "*",
+        "?!",
+        "{}",
+        "AND",
+        "the",
+    ] {
         for mode in ["keyword", "hybrid"] {
-            let reply = app.call("POST", "/memory/search", Some(&user.token), Some(json!({"query": query, "mode": mode}))).await;
+            let reply = app
+                .call("POST", "/memory/search", Some(&user.token), Some(json!({"query": query, "mode": mode})))
+                .await;
             let found = reply.expect(200).json["results"].as_array().unwrap().len();
             assert!(mode == "keyword" || found == 1, "{query}");
-            assert_eq!(mode == "keyword" && query.contains("harbour"), mode == "keyword" && found == 1 && query != "the");
+            assert_eq!(
+                mode == "keyword" && query.contains("harbour"),
+                mode == "keyword" && found == 1 && query != "the"
+            );
         }
     }
 }
@@ -164,7 +189,9 @@ async fn neighbours_come_oldest_first_and_never_as_results() {
             "timestamp": format!("2025-01-01T00:0{minute}:00Z"), "embedding": axis(number)});
         app.store(&user, memory).await.expect(201);
     }
-    app.store(&user, json!({"type": "n", "input_context": "elsewhere", "session": "t", "embedding": axis(3)})).await.expect(201);
+    app.store(&user, json!({"type": "n", "input_context": "elsewhere", "session": "t", "embedding": axis(3)}))
+        .await
+        .expect(201);
     let found = app.search(&user, json!({"embedding": axis(3), "context": 2, "limit": 1, "session": "s"})).await;
     assert_eq!(texts(&found), ["line 3"]);
     let context: Vec<&str> =

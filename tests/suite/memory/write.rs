@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{app_with, axis, size_of};
+use super::{app_with, axis, bytes, size_of};
 use crate::suite::support::TestApp;
 
 #[tokio::test]
@@ -12,7 +12,7 @@ async fn a_memory_is_stored_and_read_back_and_counts_to_the_byte() {
     let memory = json!({"type": "note", "input_context": "Crème brûlée 🎉", "tier": "itm", "tags": ["food", "ÿ", "food"],
         "metadata": {"from": {"app": "kitchen"}}, "session": "s1", "timestamp": "2020-02-29T10:00:00+02:00"});
     let stored = app.store(&user, memory).await.expect(201).json;
-    let size = size_of("Crème brûlée 🎉") + r#"["food","ÿ"]{"from":{"app":"kitchen"}}"#.len() as i64;
+    let size = size_of("Crème brûlée 🎉") + bytes(r#"["food","ÿ"]{"from":{"app":"kitchen"}}"#);
     assert_eq!(stored["size_bytes"], size);
     assert_eq!(stored["size_human_readable"], "1.72 KB");
     assert_eq!(stored["user_id"], user.id);
@@ -39,7 +39,7 @@ async fn a_long_text_has_an_embedding_a_window_and_a_given_one_is_the_only_one()
     let user = app.user("a@example.org", "basic").await;
     let long = vec!["word"; 120].join(" ");
     let stored = app.store(&user, json!({"type": "note", "input_context": long})).await.expect(201).json;
-    assert_eq!(stored["size_bytes"], long.len() as i64 + 3 * 1_536 + 162);
+    assert_eq!(stored["size_bytes"], bytes(&long) + 3 * 1_536 + 162);
     let given = json!({"type": "note", "input_context": long, "embedding": axis(3)});
     let stored = app.store(&user, given).await.expect(201).json;
     assert_eq!(stored["size_bytes"], size_of(&long));
@@ -80,7 +80,7 @@ async fn a_change_re_embeds_re_indexes_and_re_books() {
     let change = json!({"input_context": "The ferry leaves at dawn.", "tags": ["travel"], "metadata": {"n": 1},
         "session": "trip", "type": "plan", "timestamp": "2021-01-01T00:00:00Z"});
     let changed = app.call("PATCH", &path, Some(&user.token), Some(change)).await.expect(200).json;
-    let size = size_of("The ferry leaves at dawn.") + r#"["travel"]{"n":1}"#.len() as i64;
+    let size = size_of("The ferry leaves at dawn.") + bytes(r#"["travel"]{"n":1}"#);
     assert_eq!(changed["size_bytes"], size);
     assert_eq!((&changed["session"], &changed["type"]), (&json!("trip"), &json!("plan")));
     assert_eq!(app.level(&user).await, size);
@@ -155,13 +155,16 @@ async fn a_batch_is_stored_in_order_or_not_at_all() {
         stored["memories"].as_array().unwrap().iter().map(|memory| memory["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["a", "b", "c"]);
     assert_eq!(app.level(&user).await, size_of("first") + size_of("second") + size_of("third"));
-    let faulty = json!({"memories": [{"type": "a", "input_context": "x"}, {"type": "", "input_context": "y", "tier": "xl"}]});
+    let faulty =
+        json!({"memories": [{"type": "a", "input_context": "x"}, {"type": "", "input_context": "y", "tier": "xl"}]});
     let refused = app.call("POST", "/memory/store/batch", Some(&user.token), Some(faulty)).await.expect(422).json;
     let fields: Vec<&str> =
         refused["errors"].as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect();
     assert_eq!(fields, ["memories[1].type", "memories[1].tier"]);
     for memories in [json!([]), json!(vec![json!({"type": "a", "input_context": "x"}); 257])] {
-        app.call("POST", "/memory/store/batch", Some(&user.token), Some(json!({"memories": memories}))).await.expect(422);
+        app.call("POST", "/memory/store/batch", Some(&user.token), Some(json!({"memories": memories})))
+            .await
+            .expect(422);
     }
     assert_eq!(app.get(&user, "/memory").await.json["memories"].as_array().unwrap().len(), 3);
     app.holds().await;
@@ -180,7 +183,9 @@ async fn pages_stay_right_while_memories_come_and_go() {
     let mut path = "/memory?limit=3".to_owned();
     for page in 0.. {
         let reply = app.get(&user, &path).await.expect(200).json;
-        seen.extend(reply["memories"].as_array().unwrap().iter().map(|memory| memory["id"].as_str().unwrap().to_owned()));
+        seen.extend(
+            reply["memories"].as_array().unwrap().iter().map(|memory| memory["id"].as_str().unwrap().to_owned()),
+        );
         if page == 0 {
             // The last one of the page, and one that the next page would begin with.
             for gone in [&ids[7], &ids[6]] {
@@ -204,7 +209,8 @@ async fn a_store_is_done_once_a_key() {
     let user = app.user("a@example.org", "basic").await;
     let memory = json!({"type": "note", "input_context": "once"});
     let headers = [("idempotency-key", "k1")];
-    let first = app.call_with("POST", "/memory/store", Some(&user.token), Some(memory.clone()), &headers).await.expect(201);
+    let first =
+        app.call_with("POST", "/memory/store", Some(&user.token), Some(memory.clone()), &headers).await.expect(201);
     let again = app.call_with("POST", "/api/memory/store", Some(&user.token), Some(memory), &headers).await.expect(201);
     assert_eq!((first.json, again.header("idempotent-replayed")), (again.json.clone(), "true"));
     let other = json!({"type": "note", "input_context": "twice"});
@@ -216,14 +222,16 @@ async fn repeat(app: &TestApp) -> (crate::suite::support::TestUser, crate::suite
     let user = app.user("a@example.org", "basic").await;
     let memory = json!({"type": "note", "input_context": "Café", "tags": ["a"], "metadata": {"n": 1}});
     app.store(&user, memory).await.expect(201);
-    for other in [json!({"type": "plan", "input_context": "Café"}),
+    for other in [
+        json!({"type": "plan", "input_context": "Café"}),
         json!({"type": "note", "input_context": "Café", "session": "s"}),
-        json!({"type": "note", "input_context": "Café", "tier": "itm"})]
-    {
+        json!({"type": "note", "input_context": "Café", "tier": "itm"}),
+    ] {
         app.store(&user, other).await.expect(201);
     }
     app.clock.advance_millis(1_000);
-    let again = json!({"type": "note", "input_context": " Cafe\u{301} ", "tags": ["b", "a"], "metadata": {"n": 2, "m": 0}});
+    let again =
+        json!({"type": "note", "input_context": " Cafe\u{301} ", "tags": ["b", "a"], "metadata": {"n": 2, "m": 0}});
     let reply = app.store(&user, again).await;
     (user, reply)
 }
@@ -246,7 +254,7 @@ async fn a_repetition_is_stored_merged_or_refused_as_configured() {
     let app = app_with("[memory]\non_duplicate = \"merge\"");
     let (user, reply) = repeat(&app).await;
     let merged = reply.expect(200).json;
-    let size = size_of("Café") + r#"["a","b"]{"m":0,"n":2}"#.len() as i64;
+    let size = size_of("Café") + bytes(r#"["a","b"]{"m":0,"n":2}"#);
     assert_eq!(merged["size_bytes"], size);
     assert_eq!(merged["last_seen_at"], "2026-03-10T12:00:01.000Z");
     let read = app.get(&user, &format!("/memory/{}", merged["id"].as_str().unwrap())).await.expect(200).json;
