@@ -175,16 +175,13 @@ fn each_run(text: &str, mut found: impl FnMut(Run<'_>)) {
                 _ => {}
             },
             // A flag is two letters of its own alphabet.
-            Kind::Symbol if matches!(character, '\u{1f1e6}'..='\u{1f1ff}') => match flag.take() {
-                Some(first) => {
-                    found(Run::Symbol(&String::from_iter([first, character])));
-                    continue;
+            Kind::Symbol if matches!(character, '\u{1f1e6}'..='\u{1f1ff}') => {
+                match flag.take() {
+                    Some(first) => found(Run::Symbol(&String::from_iter([first, character]))),
+                    None => flag = Some(character),
                 }
-                None => {
-                    flag = Some(character);
-                    continue;
-                }
-            },
+                continue;
+            }
             Kind::Symbol => found(Run::Symbol(&character.to_string())),
             Kind::Ignored | Kind::Break => {}
         }

@@ -214,6 +214,7 @@ pub struct Writer<'c> {
     reader: Reader<'c>,
     auth_version: u64,
     auth_touched: bool,
+    words: Vec<memory::WordChange>,
 }
 
 impl<'c> Deref for Writer<'c> {

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{Reader, StoreOptions, Writer, fault};
+use super::{Reader, StoreOptions, Writer, fault, memory};
 use crate::clock::Clock;
 use crate::domain::{Error, Result};
 
@@ -176,9 +176,10 @@ impl Thread {
         self.notice_other_processes()?;
         let reader = Reader { connection: &self.connection, now: self.clock.now() };
         let auth_version = self.auth_version.load(Ordering::Acquire);
-        let mut writer = Writer { reader, auth_version, auth_touched: false };
+        let mut writer = Writer { reader, auth_version, auth_touched: false, words: Vec::new() };
         for job in jobs {
             self.run_statement("SAVEPOINT job")?;
+            let words_before = writer.words.len();
             let keep = job.run(&mut writer);
             // A full disk or an I/O error may have rolled back the whole group: then no neighbour is acknowledged.
             if self.connection.is_autocommit() {
@@ -186,9 +187,11 @@ impl Thread {
             }
             if !keep {
                 self.run_statement("ROLLBACK TO job")?;
+                writer.words.truncate(words_before);
             }
             self.run_statement("RELEASE job")?;
         }
+        memory::write_words(&mut writer)?;
         Ok(writer.auth_touched)
     }
 

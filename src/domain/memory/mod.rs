@@ -11,6 +11,7 @@ pub use embedding::{Embedding, EmbeddingFault};
 pub use score::{Corpus, HYBRID_SEMANTIC_WEIGHT, Parts, bm25, dot_of_bytes, fused, rounded};
 
 use super::unit::{MemoryId, Timestamp};
+use super::words::index_words;
 
 /// Numbers of an embedding.
 pub const EMBEDDING_DIMENSIONS: usize = 384;
@@ -108,6 +109,15 @@ pub struct NewMemory {
     pub content: Content,
     /// One a window of the text, at least one.
     pub embeddings: Vec<Embedding>,
+    /// What it is found by; made beforehand, so that no write waits for it.
+    pub words: Vec<String>,
+}
+
+impl NewMemory {
+    /// With the words of its text.
+    pub fn new(content: Content, embeddings: Vec<Embedding>) -> Self {
+        Self { words: index_words(&content.text), content, embeddings }
+    }
 }
 
 /// A memory.
@@ -342,7 +352,8 @@ mod tests {
         assert_eq!(stored_bytes(&memory, 1), 6 + 1_536 + 162);
         memory.tags = vec!["x".to_owned(), "ÿ".to_owned()];
         memory.metadata = json!({"a": [1, {"b": null}]}).as_object().unwrap().clone();
-        let json = r#"["x","ÿ"]{"a":[1,{"b":null}]}"#.len() as i64;
+        let json = r#"["x","ÿ"]{"a":[1,{"b":null}]}"#.len();
+        let json = i64::try_from(json).unwrap();
         assert_eq!(stored_bytes(&memory, 3), 6 + 3 * 1_536 + 162 + json);
     }
 

@@ -134,7 +134,7 @@ pub fn store(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, new: New
         OnDuplicate::Merge | OnDuplicate::Refuse => store_of::find_duplicate(writer, user, &new.content)?,
     };
     match (repeated, policy.on_duplicate) {
-        (Some(memory), OnDuplicate::Merge) => return merge(writer, policy, caller, memory, new.content),
+        (Some(memory), OnDuplicate::Merge) => return merge(writer, policy, caller, &memory, new.content),
         (Some(memory), _) => {
             return Err(Error::conflict("duplicate", format!("the memory {} says the same", memory.id)));
         }
@@ -151,7 +151,7 @@ pub fn store(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, new: New
 }
 
 /// Unites tags and metadata (the newer value of a key holds) and notes when it was seen again.
-fn merge(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, memory: Memory, again: Content) -> Result<Stored> {
+fn merge(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, memory: &Memory, again: Content) -> Result<Stored> {
     let mut content = memory.content.clone();
     content.tags = unique(content.tags.into_iter().chain(again.tags));
     content.metadata.extend(again.metadata);
@@ -194,7 +194,7 @@ pub fn patch(
     let changes_tier = content.tier != memory.content.tier;
     let expires_at =
         if changes_tier { end_of(writer, policy, caller.user.key, content.tier)? } else { memory.expires_at };
-    replace(writer, policy, caller, memory, content, embeddings, |memory| memory.expires_at = expires_at)
+    replace(writer, policy, caller, &memory, content, embeddings.as_deref(), |memory| memory.expires_at = expires_at)
 }
 
 /// Puts `content` in the place of what `memory` holds, if it fits.
@@ -202,22 +202,21 @@ fn replace(
     writer: &mut Writer<'_>,
     policy: &Policy,
     caller: &Caller,
-    memory: Memory,
+    memory: &Memory,
     content: Content,
-    embeddings: Option<Vec<Embedding>>,
+    embeddings: Option<&[Embedding]>,
     change: impl FnOnce(&mut Memory),
 ) -> Result<Memory> {
     let user = caller.user.key;
     let kept = memory.size_bytes - stored_bytes(&memory.content, 0);
-    let vectors =
-        embeddings.as_ref().map_or(kept, |new| EMBEDDING_BYTES * i64::try_from(new.len()).unwrap_or(i64::MAX));
+    let vectors = embeddings.map_or(kept, |new| EMBEDDING_BYTES * i64::try_from(new.len()).unwrap_or(i64::MAX));
     let size_bytes = stored_bytes(&content, 0).saturating_add(vectors);
     let mut after = Memory { content, size_bytes, ..memory.clone() };
     change(&mut after);
     let step = Demand::of(Some((memory.content.tier, memory.size_bytes)), (after.content.tier, size_bytes));
     require(writer, policy, caller, step)?;
-    store_of::update(writer, user, &memory, &after, embeddings.as_deref())?;
-    store_of::add_held(writer, user, memory.content.tier, held_by(&memory).negated())?;
+    store_of::update(writer, user, memory, &after, embeddings)?;
+    store_of::add_held(writer, user, memory.content.tier, held_by(memory).negated())?;
     store_of::add_held(writer, user, after.content.tier, held_by(&after))?;
     book(writer, &policy.quota, user, size_bytes - memory.size_bytes, act_on(&after, "update"))?;
     Ok(after)
@@ -257,7 +256,7 @@ pub fn delete_slice(
     filter: &Filter,
     before: Option<MemoryId>,
 ) -> Result<DeletedSlice> {
-    const SLICE: usize = 256;
+    const SLICE: i64 = 256;
     /// About how much text a slice takes away, in bytes, so that no other write waits long behind it.
     const TEXT_BYTES: usize = 1024 * 1024;
     let user = caller.user.key;
@@ -265,7 +264,7 @@ pub fn delete_slice(
     let mut text_bytes = 0_usize;
     let mut at_end = false;
     let mut deleted = [Held::default(); 3];
-    while slice.memories < SLICE as i64 && text_bytes < TEXT_BYTES {
+    while slice.memories < SLICE && text_bytes < TEXT_BYTES {
         let page = store_of::list(writer, user, filter, slice.next, 16)?;
         at_end = page.len() < 16;
         for memory in &page {

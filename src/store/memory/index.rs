@@ -70,9 +70,9 @@ pub(super) fn date_term(user: UserKey, word: &str) -> String {
 }
 
 /// All terms of a memory, as the full-text index takes them: the same for the same text and time at every time.
-fn terms(user: UserKey, content: &Content) -> String {
+fn terms(user: UserKey, words: &[String], content: &Content) -> String {
     let mut body = String::new();
-    let words = index_words(&content.text).into_iter().map(|word| text_term(user, &word));
+    let words = words.iter().map(|word| text_term(user, word));
     for term in words.chain(date_words(content.timestamp).into_iter().map(|word| date_term(user, &word))) {
         body.push_str(&term);
         body.push(' ');
@@ -80,16 +80,39 @@ fn terms(user: UserKey, content: &Content) -> String {
     body
 }
 
-pub(super) fn insert_words(writer: &mut Writer<'_>, user: UserKey, memory: MemoryKey, content: &Content) -> Result<()> {
-    writer.insert("INSERT INTO words (rowid, body) VALUES (?1, ?2)", params![memory.0, terms(user, content)])?;
-    Ok(())
+/// A memory that enters the full-text index, or leaves it.
+pub(crate) struct WordChange {
+    memory: MemoryKey,
+    terms: String,
+    leaves: bool,
 }
 
-pub(super) fn delete_words(writer: &mut Writer<'_>, user: UserKey, memory: MemoryKey, content: &Content) -> Result<()> {
-    writer.execute(
-        "INSERT INTO words (words, rowid, body) VALUES ('delete', ?1, ?2)",
-        params![memory.0, terms(user, content)],
-    )?;
+pub(super) fn insert_words(
+    writer: &mut Writer<'_>,
+    user: UserKey,
+    memory: MemoryKey,
+    words: &[String],
+    content: &Content,
+) {
+    writer.words.push(WordChange { memory, terms: terms(user, words, content), leaves: false });
+}
+
+pub(super) fn delete_words(writer: &mut Writer<'_>, user: UserKey, memory: MemoryKey, content: &Content) {
+    let terms = terms(user, &index_words(&content.text), content);
+    writer.words.push(WordChange { memory, terms, leaves: true });
+}
+
+/// Writes the changes of all jobs of a commit at once: FTS5 makes a piece of index at every savepoint otherwise, one a job,
+/// and then merges them.
+pub(crate) fn write_words(writer: &mut Writer<'_>) -> Result<()> {
+    for change in std::mem::take(&mut writer.words) {
+        let sql = if change.leaves {
+            "INSERT INTO words (words, rowid, body) VALUES ('delete', ?1, ?2)"
+        } else {
+            "INSERT INTO words (rowid, body) VALUES (?1, ?2)"
+        };
+        writer.insert(sql, params![change.memory.0, change.terms])?;
+    }
     Ok(())
 }
 

@@ -24,9 +24,12 @@ use crate::domain::memory::{
     normalised_text,
 };
 use crate::domain::unit::{MemoryId, Timestamp};
+use crate::domain::words::index_words;
 use crate::domain::{Error, Result};
 
-pub(crate) use index::{find_setting, has_vectors, load_embeddings, replace_vectors, set_setting};
+pub(crate) use index::{
+    WordChange, find_setting, has_vectors, load_embeddings, replace_vectors, set_setting, write_words,
+};
 pub(crate) use search::{Candidate, candidates, cosines, keyword_scores};
 pub(crate) use totals::{
     Held, add_held, book_ends, booked_until, due_users, ended, has_ended, held, held_of_tier, purge_ended,
@@ -114,7 +117,7 @@ pub(crate) fn insert(
     )?;
     let key = MemoryKey(row);
     index::insert_vectors(writer, key, &new.embeddings)?;
-    index::insert_words(writer, user, key, &content)?;
+    index::insert_words(writer, user, key, &new.words, &content);
     Ok(Memory {
         key,
         id: MemoryId(id::encode(Table::Memories, now, row)),
@@ -158,15 +161,15 @@ pub(crate) fn update(
         replace_vectors(writer, before.key, embeddings)?;
     }
     if before.content.text != content.text || before.content.timestamp != content.timestamp {
-        index::delete_words(writer, user, before.key, &before.content)?;
-        index::insert_words(writer, user, before.key, content)?;
+        index::delete_words(writer, user, before.key, &before.content);
+        index::insert_words(writer, user, before.key, &index_words(&content.text), content);
     }
     Ok(())
 }
 
 /// Takes a memory away with its vectors and words.
 pub(crate) fn delete(writer: &mut Writer<'_>, user: UserKey, memory: &Memory) -> Result<()> {
-    index::delete_words(writer, user, memory.key, &memory.content)?;
+    index::delete_words(writer, user, memory.key, &memory.content);
     index::delete_vectors(writer, memory.key)?;
     writer.execute("DELETE FROM memories WHERE id = ?1", [memory.key.0])?;
     Ok(())

@@ -39,7 +39,7 @@ pub(super) fn bind_filter(
     let tiers = filter.tiers.iter().fold(0_i64, |bits, tier| bits | 1 << code_of(*tier));
     let kinds = (!filter.kinds.is_empty()).then(|| Value::from(filter.kinds.clone()).to_string());
     let times = [filter.created_after, filter.created_before, filter.after, filter.before];
-    let mut bind = || {
+    let bind = || {
         statement.raw_bind_parameter(1, user.0)?;
         statement.raw_bind_parameter(2, reader.now().0)?;
         statement.raw_bind_parameter(3, if filter.tiers.is_empty() { 0b111 } else { tiers })?;
@@ -141,7 +141,9 @@ pub(crate) fn keyword_scores(
     }
     let best = scores.iter().copied().fold(0.0, f32::max);
     if best > 0.0 {
-        scores.iter_mut().for_each(|score| *score /= best);
+        for score in &mut scores {
+            *score /= best;
+        }
     }
     Ok(Some(scores))
 }

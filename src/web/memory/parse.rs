@@ -1,4 +1,5 @@
 //! What requests about memories may say, and its bounds.
+#![expect(clippy::needless_pass_by_value, reason = "a field's parser takes the value, whatever becomes of it")]
 
 use serde_json::{Map, Value};
 

@@ -92,7 +92,7 @@ async fn embed_all(state: &AppState, known: &Known, batch: Vec<Described>) -> Re
     let mut made = state.embedder.embed(known.caller().user.key, texts).await?.into_iter();
     let memories = contents.into_iter().zip(given).zip(counts).map(|((content, given), count)| {
         let embeddings = given.map_or_else(|| made.by_ref().take(count).collect(), |given| vec![given]);
-        NewMemory { content, embeddings }
+        NewMemory::new(content, embeddings)
     });
     Ok(memories.collect())
 }

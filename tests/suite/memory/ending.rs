@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{app_with, axis, size_of, texts};
+use super::{app_with, axis, bytes, size_of, texts};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -38,7 +38,7 @@ async fn a_memory_leaves_every_read_at_its_instant_and_the_books_with_one_entry(
     assert_eq!((&usage["memory_counts"]["total"], &usage["memory_counts"]["stm"]), (&json!(1), &json!(0)));
     assert_eq!(app.level(&user).await, size_of("a walnut that stays"));
     app.pass().await;
-    let freed = size_of("the first walnut") + size_of("the second walnut") + 2 * r#"["t"]"#.len() as i64;
+    let freed = size_of("the first walnut") + size_of("the second walnut") + 2 * bytes(r#"["t"]"#);
     assert_eq!(app.entries(&user).await[0], (-freed, "expire".to_owned()));
     assert_eq!(app.entries(&user).await.len(), 4);
     app.pass().await;

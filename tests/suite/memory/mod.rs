@@ -112,5 +112,9 @@ fn texts(results: &[Value]) -> Vec<&str> {
 
 /// The size of a memory of one window.
 fn size_of(text: &str) -> i64 {
-    text.len() as i64 + 1_536 + 162
+    bytes(text) + 1_536 + 162
+}
+
+fn bytes(text: &str) -> i64 {
+    i64::try_from(text.len()).unwrap()
 }

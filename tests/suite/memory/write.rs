@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{app_with, axis, size_of};
+use super::{app_with, axis, bytes, size_of};
 use crate::suite::support::TestApp;
 
 #[tokio::test]
@@ -12,7 +12,7 @@ async fn a_memory_is_stored_and_read_back_and_counts_to_the_byte() {
     let memory = json!({"type": "note", "input_context": "Crème brûlée 🎉", "tier": "itm", "tags": ["food", "ÿ", "food"],
         "metadata": {"from": {"app": "kitchen"}}, "session": "s1", "timestamp": "2020-02-29T10:00:00+02:00"});
     let stored = app.store(&user, memory).await.expect(201).json;
-    let size = size_of("Crème brûlée 🎉") + r#"["food","ÿ"]{"from":{"app":"kitchen"}}"#.len() as i64;
+    let size = size_of("Crème brûlée 🎉") + bytes(r#"["food","ÿ"]{"from":{"app":"kitchen"}}"#);
     assert_eq!(stored["size_bytes"], size);
     assert_eq!(stored["size_human_readable"], "1.72 KB");
     assert_eq!(stored["user_id"], user.id);
@@ -39,7 +39,7 @@ async fn a_long_text_has_an_embedding_a_window_and_a_given_one_is_the_only_one()
     let user = app.user("a@example.org", "basic").await;
     let long = vec!["word"; 120].join(" ");
     let stored = app.store(&user, json!({"type": "note", "input_context": long})).await.expect(201).json;
-    assert_eq!(stored["size_bytes"], long.len() as i64 + 3 * 1_536 + 162);
+    assert_eq!(stored["size_bytes"], bytes(&long) + 3 * 1_536 + 162);
     let given = json!({"type": "note", "input_context": long, "embedding": axis(3)});
     let stored = app.store(&user, given).await.expect(201).json;
     assert_eq!(stored["size_bytes"], size_of(&long));
@@ -80,7 +80,7 @@ async fn a_change_re_embeds_re_indexes_and_re_books() {
     let change = json!({"input_context": "The ferry leaves at dawn.", "tags": ["travel"], "metadata": {"n": 1},
         "session": "trip", "type": "plan", "timestamp": "2021-01-01T00:00:00Z"});
     let changed = app.call("PATCH", &path, Some(&user.token), Some(change)).await.expect(200).json;
-    let size = size_of("The ferry leaves at dawn.") + r#"["travel"]{"n":1}"#.len() as i64;
+    let size = size_of("The ferry leaves at dawn.") + bytes(r#"["travel"]{"n":1}"#);
     assert_eq!(changed["size_bytes"], size);
     assert_eq!((&changed["session"], &changed["type"]), (&json!("trip"), &json!("plan")));
     assert_eq!(app.level(&user).await, size);
@@ -254,7 +254,7 @@ async fn a_repetition_is_stored_merged_or_refused_as_configured() {
     let app = app_with("[memory]\non_duplicate = \"merge\"");
     let (user, reply) = repeat(&app).await;
     let merged = reply.expect(200).json;
-    let size = size_of("Café") + r#"["a","b"]{"m":0,"n":2}"#.len() as i64;
+    let size = size_of("Café") + bytes(r#"["a","b"]{"m":0,"n":2}"#);
     assert_eq!(merged["size_bytes"], size);
     assert_eq!(merged["last_seen_at"], "2026-03-10T12:00:01.000Z");
     let read = app.get(&user, &format!("/memory/{}", merged["id"].as_str().unwrap())).await.expect(200).json;
