@@ -1,6 +1,8 @@
 mod access;
 mod cli;
 mod door;
+mod embedding;
+mod embedding_remote;
 mod identity;
 mod memory;
 mod queue;
