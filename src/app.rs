@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::service::memory;
 use crate::store::Store;
+pub use crate::web::Access;
 use crate::web::{self, AppState, Peer};
 use crate::worker::Worker;
 
@@ -65,6 +66,11 @@ impl App {
     /// The HTTP application as a client at `peer` meets it, for calls without a network.
     pub fn router_for(&self, peer: SocketAddr) -> Router {
         self.router().layer(Extension(Peer(peer)))
+    }
+
+    /// Method, path and access of every route, `/api` twins included.
+    pub fn routes() -> Vec<(http::Method, String, Access)> {
+        web::paths()
     }
 
     /// The store.

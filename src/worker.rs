@@ -1,25 +1,31 @@
 //! Periodic work: what expires, what was noted, what must be kept in trim.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::domain::Result;
-use crate::service::{auth, idempotency, memory, quota};
+use crate::service::{audit, auth, idempotency, memory, quota};
 use crate::store::Writer;
 use crate::web::AppState;
 
 /// How often the worker looks.
 const PASS_EVERY: Duration = Duration::from_secs(1);
 
+/// How often what nobody asks for any more is swept out, in milliseconds.
+const SWEEP_EVERY_MS: i64 = 3_600_000;
+
 /// The periodic work.
 pub struct Worker {
     state: AppState,
+    /// Which hour was swept last.
+    swept: AtomicI64,
 }
 
 impl Worker {
     pub(crate) fn new(state: &AppState) -> Self {
-        Self { state: state.clone() }
+        Self { state: state.clone(), swept: AtomicI64::new(0) }
     }
 
     /// Works until `stop` is true, and then once more.
@@ -43,7 +49,21 @@ impl Worker {
         self.write_notes().await?;
         self.until_done(quota::tidy_reservations).await?;
         self.until_done(idempotency::purge).await?;
-        self.end_memories().await
+        self.end_memories().await?;
+        self.sweep().await
+    }
+
+    /// Once an hour: sessions and links that have ended by themselves, and acts that are older than they are kept.
+    async fn sweep(&self) -> Result<()> {
+        let hour = self.state.now().0.div_euclid(SWEEP_EVERY_MS);
+        if self.swept.swap(hour, Ordering::Relaxed) == hour {
+            return Ok(());
+        }
+        self.until_done(auth::session::purge_ended).await?;
+        if let Some(keep_days) = self.state.config.audit_keep_days {
+            while self.state.store.write(move |writer| audit::purge(writer, keep_days)).await? {}
+        }
+        Ok(())
     }
 
     /// Books the ends of memories, user by user, and then takes the memories away, slice by slice.

@@ -11,10 +11,10 @@ use super::output;
 pub(super) fn report(store: &Store) -> anyhow::Result<ExitCode> {
     let differences = run(store)?;
     for difference in &differences {
-        output::result(&format!("{}: {}", difference.invariant, difference.detail))?;
+        output::result(format_args!("{}: {}", difference.invariant, difference.detail))?;
     }
     if differences.is_empty() {
-        output::result(&format!("ok: {} invariants hold", invariants().len()))?;
+        output::result(format_args!("ok: {} invariants hold", invariants().len()))?;
         return Ok(ExitCode::SUCCESS);
     }
     Ok(ExitCode::FAILURE)

@@ -3,7 +3,7 @@
 use crate::domain::Result;
 use crate::domain::audit::Act;
 use crate::domain::page::{Page, Paging};
-use crate::store::{Reader, audit as store};
+use crate::store::{Reader, Writer, audit as store};
 
 /// Acts, newest first.
 ///
@@ -11,4 +11,15 @@ use crate::store::{Reader, audit as store};
 /// Those of the store.
 pub fn list(reader: &Reader<'_>, paging: Paging) -> Result<Page<Act>> {
     store::list_acts(reader, paging)
+}
+
+/// Deletes a slice of the acts that are older than `keep_days`, and tells whether there are more.
+///
+/// # Errors
+/// Those of the store.
+pub fn purge(writer: &mut Writer<'_>, keep_days: i64) -> Result<bool> {
+    const SLICE: i64 = 500;
+    const DAY_MS: i64 = 86_400_000;
+    let until = writer.now().plus_millis(keep_days.saturating_mul(DAY_MS).saturating_neg());
+    Ok(store::purge_acts(writer, until, SLICE)? > 0)
 }

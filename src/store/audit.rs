@@ -37,6 +37,12 @@ pub(crate) fn insert_act(writer: &mut Writer<'_>, act: &NewAct) -> Result<()> {
         .map(drop)
 }
 
+/// Deletes acts of `until` and before, at most `limit`, and tells how many it found.
+pub(crate) fn purge_acts(writer: &mut Writer<'_>, until: Timestamp, limit: i64) -> Result<usize> {
+    let sql = "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at <= ?1 ORDER BY id LIMIT ?2)";
+    writer.execute(sql, params![until.0, limit])
+}
+
 /// Acts, newest first.
 pub(crate) fn list_acts(reader: &Reader<'_>, paging: Paging) -> Result<Page<Act>> {
     let mut statement = reader.prepare(

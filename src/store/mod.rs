@@ -23,7 +23,7 @@ mod writer;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use r2d2::Pool;
 use r2d2_sqlite::SqliteConnectionManager;
@@ -67,9 +67,8 @@ struct Inner {
     directory: PathBuf,
     clock: Clock,
     readers: Pool<SqliteConnectionManager>,
-    read_permits: Semaphore,
-    reads_waiting: AtomicUsize,
-    read_queue: usize,
+    read_places: Arc<Semaphore>,
+    reads_admitted: Semaphore,
     writer: writer::Handle,
     auth_version: Arc<AtomicU64>,
 }
@@ -88,13 +87,13 @@ impl Store {
         let readers = connection::open_readers(&path, options.readers)?;
         let auth_version = Arc::new(AtomicU64::new(0));
         let writer = writer::start(connection, clock.clone(), Arc::clone(&auth_version), options)?;
+        let readers_count = options.readers as usize;
         let inner = Inner {
             directory: directory.to_owned(),
             clock,
             readers,
-            read_permits: Semaphore::new(options.readers as usize),
-            reads_waiting: AtomicUsize::new(0),
-            read_queue: options.read_queue,
+            read_places: Arc::new(Semaphore::new(readers_count)),
+            reads_admitted: Semaphore::new(options.read_queue.saturating_add(readers_count)),
             writer,
             auth_version,
         };
@@ -125,18 +124,17 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     {
-        let waiting = self.inner.reads_waiting.fetch_add(1, Ordering::Relaxed);
-        let permit = if waiting >= self.inner.read_queue {
-            Err(Error::Busy("the read queue"))
-        } else {
-            self.inner.read_permits.acquire().await.map_err(|_| Error::Unavailable("the store is closed".to_owned()))
-        };
-        self.inner.reads_waiting.fetch_sub(1, Ordering::Relaxed);
-        let _permit = permit?;
+        // Both are given back however the read ends, also when a caller that hung up no longer waits for it.
+        let _admitted = self.inner.reads_admitted.try_acquire().map_err(|_| Error::Busy("the read queue"))?;
+        let place = Arc::clone(&self.inner.read_places).acquire_owned().await;
+        let place = place.map_err(|_| Error::Unavailable("the store is closed".to_owned()))?;
         let store = self.clone();
-        tokio::task::spawn_blocking(move || store.read_blocking(work))
-            .await
-            .map_err(|panic| Error::Internal(format!("a read panicked: {panic}")))?
+        let read = move || {
+            let result = store.read_blocking(work);
+            drop(place);
+            result
+        };
+        tokio::task::spawn_blocking(read).await.map_err(|panic| Error::Internal(format!("a read panicked: {panic}")))?
     }
 
     /// Runs `work` on a snapshot, here.

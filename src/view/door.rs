@@ -78,10 +78,6 @@ pub fn setup(form: &SetupForm<'_>) -> Markup {
                 (field(form, "email", "Email", "email", "username", form.email))
             }
             (field(form, "password", "Password", "password", "new-password", ""))
-            p.hint {
-                (PASSWORD_CHARACTERS.start()) " to " (PASSWORD_CHARACTERS.end())
-                " characters. A few unrelated words work well."
-            }
             button.btn.btn-primary.btn-block type="submit" {
                 @if form.user.is_some() { "Set the password" } @else { "Make the administrator" }
             }
@@ -98,6 +94,12 @@ fn field(form: &SetupForm<'_>, name: &str, label: &str, kind: &str, autocomplete
             label for=(name) { (label) }
             input.input id=(name) name=(name) type=(kind) autocomplete=(autocomplete) value=(value) required
                 aria-invalid=[fault.map(|_| "true")] aria-describedby=[fault.map(|_| described_by.as_str())];
+            @if kind == "password" {
+                p.hint {
+                    (PASSWORD_CHARACTERS.start()) " to " (PASSWORD_CHARACTERS.end())
+                    " characters. A few unrelated words work well."
+                }
+            }
             @if let Some(fault) = fault {
                 p.field-error id=(described_by) { (icon("i-stop")) (fault.message) }
             }

@@ -9,6 +9,8 @@ use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Method, StatusCode};
 
+use tracing::Instrument;
+
 use super::extract::presented;
 use super::pages::{self, IsPage};
 use super::problem::{Failure, Problem, method_not_allowed};
@@ -19,13 +21,9 @@ use crate::domain::auth::Scope;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The id of a request.
-#[derive(Clone, Debug)]
-pub(super) struct RequestId(pub(super) String);
-
 /// What a route asks of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
+pub enum Access {
     /// Nothing.
     Open,
     /// Any live credential.
@@ -41,17 +39,21 @@ pub(crate) enum Access {
 }
 
 /// The outermost layer.
-pub(super) async fn edge(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+pub(super) async fn edge(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let id = request_id(&request);
-    request.extensions_mut().insert(RequestId(id.clone()));
     let wants_page = wants_page(&request);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let started = std::time::Instant::now();
     let limit = Duration::from_millis(state.config.server.request_timeout_ms.unsigned_abs());
-    let mut response = match tokio::time::timeout(limit, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Failure(Error::Timeout).into_response(),
+    // Whatever is logged on the way carries the id, at every level of the log.
+    let span = tracing::error_span!("request", id, %method, path);
+    let answer = async {
+        match tokio::time::timeout(limit, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => Failure(Error::Timeout).into_response(),
+        }
     };
+    let mut response = answer.instrument(span.clone()).await;
     if response.status() == StatusCode::METHOD_NOT_ALLOWED && response.extensions().get::<Problem>().is_none() {
         response = method_not_allowed(&response);
     }
@@ -71,7 +73,12 @@ pub(super) async fn edge(State(state): State<AppState>, mut request: Request, ne
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    tracing::debug!(request_id = id, %method, path, status = response.status().as_u16(), elapsed = ?started.elapsed(), "request");
+    let (status, elapsed) = (response.status().as_u16(), started.elapsed());
+    if status >= 500 {
+        tracing::warn!(parent: &span, status, ?elapsed, "failed");
+    } else {
+        tracing::debug!(parent: &span, status, ?elapsed, "answered");
+    }
     response
 }
 

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
+use crate::domain::auth::parse_email;
 use crate::domain::ledger::{METADATA_BYTES_MAX, METADATA_DEPTH_MAX, ResourceType};
 use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Fault, Result};
@@ -168,6 +169,12 @@ pub(super) fn text_of_bytes(bounds: RangeInclusive<usize>) -> impl Fn(Value) -> 
         Value::String(text) if bounds.contains(&text.len()) => Ok(text),
         _ => Err(format!("must be a text of {} to {} bytes of UTF-8", bounds.start(), bounds.end())),
     }
+}
+
+/// An e-mail address.
+pub(super) fn email(value: Value) -> Result<String, Why> {
+    let text = value.as_str().unwrap_or_default();
+    parse_email(text, "").map_err(|_| "must be an e-mail address of at most 254 characters".to_owned())
 }
 
 /// A list of a number of elements.

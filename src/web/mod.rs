@@ -25,7 +25,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::domain::auth::Scope;
-pub(crate) use edge::Access;
+pub use edge::Access;
 pub(crate) use extract::Peer;
 pub(crate) use state::AppState;
 
@@ -178,6 +178,15 @@ fn memory_routes() -> Vec<Route> {
         delete("/memory/{id}", write, memory::delete),
         get("/memory/{id}/similar", read, memory::similar),
     ]
+}
+
+/// What the table says of each path that answers, twins included: for tests that must not forget one.
+pub(crate) fn paths() -> Vec<(Method, String, Access)> {
+    let described = |route: Route| {
+        let twin = route.has_twin().then(|| (route.method.clone(), format!("/api{}", route.path), route.access));
+        [Some((route.method, route.path.to_owned(), route.access)), twin]
+    };
+    routes().into_iter().flat_map(described).flatten().collect()
 }
 
 /// The whole application.

@@ -128,15 +128,26 @@ struct Server {
 }
 
 impl Server {
-    fn start(mut command: Command) -> Self {
+    fn start(command: Command) -> Self {
+        let mut server = Self::launch(command);
+        server.wait_for("listening on http://");
+        let (_, rest) = server.said.rsplit_once("listening on http://").unwrap();
+        server.url = rest.split_whitespace().next().unwrap().to_owned();
+        server
+    }
+
+    /// A server that may not listen yet.
+    fn launch(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.contains("listening on http://") {
-            assert_ne!(log.read_line(&mut said).unwrap(), 0, "{said}");
+        let log = BufReader::new(child.stderr.take().unwrap());
+        Self { child, url: String::new(), log, said: String::new() }
+    }
+
+    /// Reads the log up to a line with `text`.
+    fn wait_for(&mut self, text: &str) {
+        while !self.said.contains(text) {
+            assert_ne!(self.log.read_line(&mut self.said).unwrap(), 0, "{}", self.said);
         }
-        let url = said.rsplit("listening on http://").next().unwrap().split_whitespace().next().unwrap().to_owned();
-        Self { child, url, log, said }
     }
 
     /// Ends it as an operator does, and gives what it printed and logged.
@@ -174,6 +185,22 @@ fn a_first_start_prints_one_setup_link_on_stdout_alone_and_signals_end_it_well()
         secrets.push(secret);
     }
     assert_ne!(secrets[0], secrets[1]);
+}
+
+#[test]
+fn a_second_server_on_the_same_directory_waits_for_the_first_to_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = Server::start(command(directory.path(), &ANY_PORT));
+    let mut second = Server::launch(command(directory.path(), &ANY_PORT));
+    second.wait_for("waiting for it to end");
+    assert!(first.stop("-TERM").0);
+    second.wait_for("listening on http://");
+    assert!(second.stop("-TERM").0);
+    // One that still waits ends as quickly.
+    let first = Server::start(command(directory.path(), &ANY_PORT));
+    let mut second = Server::launch(command(directory.path(), &ANY_PORT));
+    second.wait_for("waiting for it to end");
+    assert!(second.stop("-INT").0 && first.stop("-INT").0);
 }
 
 #[test]

@@ -366,6 +366,90 @@ async fn a_trusted_caller_provisions_plain_users_where_that_is_configured() {
 }
 
 #[tokio::test]
+async fn each_scope_opens_its_routes_and_no_others() {
+    let app = TestApp::new();
+    app.admin("root@example.org").await;
+    let routes = [
+        ("GET", "/usage/stats", Scope::UsageRead),
+        ("GET", "/usage/tokens", Scope::UsageRead),
+        ("GET", "/usage/tier", Scope::UsageRead),
+        ("GET", "/usage/ledger", Scope::UsageRead),
+        ("GET", "/usage/timeseries/llm_tokens", Scope::UsageRead),
+        ("POST", "/usage/check-quota", Scope::UsageRead),
+        ("GET", "/memory/usage", Scope::UsageRead),
+        ("GET", "/memory/usage/quota-check", Scope::UsageRead),
+        ("POST", "/usage/record", Scope::UsageWrite),
+        ("POST", "/usage/record/batch", Scope::UsageWrite),
+        ("POST", "/usage/reservations", Scope::UsageWrite),
+        ("DELETE", "/usage/reservations/x", Scope::UsageWrite),
+        ("GET", "/memory", Scope::MemoryRead),
+        ("POST", "/memory/search", Scope::MemoryRead),
+        ("POST", "/memory/store", Scope::MemoryWrite),
+        ("DELETE", "/memory/x", Scope::MemoryWrite),
+        ("GET", "/api/admin/users", Scope::Admin),
+        ("GET", "/api/admin/audit", Scope::Admin),
+    ];
+    for scope in Scope::ALL {
+        let token = app.token("root@example.org", &[scope]).await;
+        for (method, path, wanted) in routes {
+            let twin = format!("/api{path}");
+            let paths = if path.starts_with("/api") { vec![path] } else { vec![path, &twin] };
+            for path in paths {
+                let reply = app.call(method, path, Some(&token), None).await;
+                let seen = (method, path, scope.as_str(), reply.status);
+                if wanted == scope {
+                    assert!(![401, 403].contains(&reply.status), "{seen:?}");
+                } else {
+                    assert_eq!((reply.status, reply.code()), (403, "scope_required"), "{seen:?}");
+                    assert_eq!(reply.json["scope"], wanted.as_str(), "{seen:?}");
+                }
+                app.call(method, path, None, None).await.expect(401);
+            }
+        }
+        app.call("GET", "/auth/me", Some(&token), None).await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_logins_of_unknown_users_waits_for_the_same_pool_and_is_bounded() {
+    let app = TestApp::with_config("[auth]\npassword_queue = 3");
+    let calls = (0..9).map(|number| {
+        let body = json!({"email": format!("{number}@example.org"), "password": "some password"});
+        app.call("POST", "/auth/login", None, Some(body))
+    });
+    let statuses = futures_all(calls).await;
+    assert_eq!(statuses.iter().filter(|status| **status == 401).count(), 5, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 4, "{statuses:?}");
+}
+
+#[tokio::test]
+async fn an_api_token_of_an_admin_makes_no_second_admin() {
+    let app = TestApp::new();
+    let root = app.admin("root@example.org").await;
+    let session = app.log_in("root@example.org").await;
+    let body = json!({"email": "second@example.org", "role": "admin", "password": PASSWORD});
+    let refused = app.call("POST", "/api/admin/users", Some(&root.token), Some(body.clone())).await.expect(403);
+    assert_eq!(refused.code(), "session_required");
+    app.call("POST", "/api/admin/users", Some(&session), Some(body)).await.expect(201);
+}
+
+#[tokio::test]
+async fn acts_of_the_command_line_are_in_the_audit_log_without_secrets() {
+    let app = TestApp::new();
+    let root = app.admin("root@example.org").await;
+    let user = app.user_with_password("a@example.org", "basic").await;
+    app.change("a@example.org", Changes { tier: Some("pro".to_owned()), ..Changes::default() }).await;
+    let log = app.call("GET", "/api/admin/audit", Some(&root.token), None).await.expect(200);
+    for action in ["user.create", "token.create", "user.update"] {
+        assert!(log.text.contains(action), "{}", log.text);
+    }
+    assert!(log.text.contains("command_line"), "{}", log.text);
+    for secret in [&user.token[4..], "$argon2", PASSWORD] {
+        assert!(!log.text.contains(secret), "{}", log.text);
+    }
+}
+
+#[tokio::test]
 async fn the_last_enabled_admin_stays_one() {
     let app = TestApp::new();
     app.admin("root@example.org").await;

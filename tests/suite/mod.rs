@@ -1,5 +1,9 @@
+mod access;
 mod cli;
 mod door;
+mod embedding;
+mod embedding_remote;
 mod identity;
 mod memory;
+mod queue;
 mod support;

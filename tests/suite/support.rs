@@ -95,7 +95,7 @@ impl TestApp {
         self.add(email, tier, Role::User, Some(PASSWORD), None).await
     }
 
-    /// An admin on free_trial with [`PASSWORD`], whose token has every scope.
+    /// An admin on `free_trial` with [`PASSWORD`], whose token has every scope.
     pub(crate) async fn admin(&self, email: &str) -> TestUser {
         self.add(email, "free_trial", Role::Admin, Some(PASSWORD), Some(&Scope::ALL)).await
     }

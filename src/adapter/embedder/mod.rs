@@ -1,14 +1,23 @@
 //! Who makes embeddings.
 
+mod builtin;
 mod pool;
+mod remote;
+mod tokenizer;
+mod windows;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
 
 use crate::config;
 use crate::domain::Error;
-use crate::domain::memory::Embedding;
+use crate::domain::memory::{Embedding, EmbeddingFault};
 
+pub use builtin::Builtin;
 pub use pool::EmbedderPool;
+pub use remote::{Remote, RemoteConfig};
 
 /// Makes embeddings of texts. Called from the pool's threads, which may wait.
 pub trait Embedder: Send + Sync {
@@ -30,52 +39,78 @@ pub trait Embedder: Send + Sync {
     }
 }
 
-/// Why there is no embedding.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why texts could not be embedded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EmbedError {
-    /// Something outside the program does not work now.
-    #[error("{0}")]
-    Unavailable(String),
-    /// What came back is no embedding.
-    #[error("the embedding model gave a vector that is none: {0}")]
-    BadVector(String),
-    /// A fault of ours.
-    #[error("{0}")]
-    Internal(String),
+    /// The endpoint is down, slow or overloaded, and trying later is worthwhile.
+    #[error("the embedding endpoint is unavailable: {detail}")]
+    Unavailable {
+        /// What happened at the last try.
+        detail: String,
+    },
+    /// The endpoint refuses the request, and would refuse it again.
+    #[error("the embedding endpoint refuses the request: {detail}")]
+    Refused {
+        /// The status and the beginning of the answer.
+        detail: String,
+    },
+    /// The answer is not one vector of 384 finite numbers a text.
+    #[error("the embedding endpoint gave no usable vector: {detail}")]
+    BadVector {
+        /// What is wrong with the answer.
+        detail: String,
+    },
+    /// The settings of the embedder cannot work.
+    #[error("the embedding settings cannot work: {detail}")]
+    Settings {
+        /// The setting and its fault.
+        detail: String,
+    },
+    /// The model inside is damaged, which only a faulty build can cause.
+    #[error("the built-in embedding model is damaged: {detail}")]
+    Damaged {
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+impl From<EmbeddingFault> for EmbedError {
+    fn from(fault: EmbeddingFault) -> Self {
+        Self::BadVector { detail: fault.to_string() }
+    }
 }
 
 impl From<EmbedError> for Error {
     fn from(error: EmbedError) -> Self {
         match error {
-            EmbedError::Unavailable(_) | EmbedError::BadVector(_) => Self::Unavailable(error.to_string()),
-            EmbedError::Internal(why) => Self::Internal(why),
+            EmbedError::Unavailable { .. } | EmbedError::Refused { .. } | EmbedError::BadVector { .. } => {
+                Self::Unavailable(error.to_string())
+            }
+            EmbedError::Settings { .. } | EmbedError::Damaged { .. } => Self::Internal(error.to_string()),
         }
     }
 }
 
-/// The embedder that the configuration names.
+/// The embedder that the configuration names. Must be called within the runtime that a remote one shall use.
 ///
 /// # Errors
-/// `Unavailable` or `Internal` where it cannot be had.
+/// `Settings` where the configuration cannot work, `Damaged` where the model inside is.
 pub fn from_config(config: &config::Embedding) -> Result<Arc<dyn Embedder>, EmbedError> {
     match &config.provider {
-        config::Provider::Builtin | config::Provider::OpenAi { .. } => Ok(Arc::new(Missing)),
+        config::Provider::Builtin => builtin(),
+        config::Provider::OpenAi { url, model, api_key, timeout_ms, retries } => {
+            let mut remote = RemoteConfig::new(url.clone(), model.clone());
+            remote.api_key.clone_from(api_key);
+            remote.timeout = Duration::from_millis(timeout_ms.unsigned_abs());
+            remote.retries = *retries;
+            Ok(Arc::new(Remote::new(remote, Handle::current())?))
+        }
     }
 }
 
-/// Stands where a model would: memories can be stored with a given embedding, and found by words.
-struct Missing;
-
-impl Embedder for Missing {
-    fn model(&self) -> &'static str {
-        "none"
-    }
-
-    fn windows<'t>(&self, text: &'t str) -> Vec<&'t str> {
-        vec![text]
-    }
-
-    fn embed(&self, _: &[&str]) -> Result<Vec<Embedding>, EmbedError> {
-        Err(EmbedError::Unavailable("this build has no embedding model: give an embedding".to_owned()))
-    }
+/// The model inside, whose weights are read once a process.
+fn builtin() -> Result<Arc<dyn Embedder>, EmbedError> {
+    static LOADED: OnceLock<Result<Arc<Builtin>, EmbedError>> = OnceLock::new();
+    let loaded = LOADED.get_or_init(|| Builtin::load().map(Arc::new)).clone();
+    loaded.map(|model| -> Arc<dyn Embedder> { model })
 }

@@ -176,12 +176,12 @@ impl Shared {
             let texts: Vec<&str> =
                 piece.request.texts.iter().skip(piece.first).take(piece.count).map(String::as_str).collect();
             let embedded = catch_unwind(AssertUnwindSafe(|| self.embedder.embed(&texts)))
-                .unwrap_or_else(|_| Err(EmbedError::Internal("the embedding model panicked".to_owned())));
+                .unwrap_or_else(|_| Err(EmbedError::Damaged { detail: "it panicked".to_owned() }));
             let embedded = embedded.and_then(|embeddings| {
                 if embeddings.len() == texts.len() {
                     Ok(embeddings)
                 } else {
-                    Err(EmbedError::BadVector(format!("{} for {} texts", embeddings.len(), texts.len())))
+                    Err(EmbedError::BadVector { detail: format!("{} for {} texts", embeddings.len(), texts.len()) })
                 }
             });
             piece.finish(embedded);

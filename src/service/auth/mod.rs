@@ -114,7 +114,7 @@ pub fn authenticate(reader: &Reader<'_>, presented: &Presented, policy: &Policy)
     let found = found.filter(|found| found.user.is_enabled()).ok_or(Error::Unauthenticated)?;
     let own = own_caller(found);
     if own.caller.scopes.has(Scope::ActAs) {
-        return act_for(reader, presented, policy, Some(own));
+        return act_for(reader, presented, policy, Some(&own));
     }
     match &presented.user_id {
         Some(named) if UserId::parse(named) != Some(own.caller.user.id) => Err(Error::forbidden(
@@ -144,7 +144,7 @@ fn act_for(
     reader: &Reader<'_>,
     presented: &Presented,
     policy: &Policy,
-    own: Option<Authenticated>,
+    own: Option<&Authenticated>,
 ) -> Result<Identity> {
     let tier_override = match &presented.user_tier {
         Some(tier) if !policy.tiers.has(tier) => {

@@ -46,7 +46,6 @@ pub fn log_in(writer: &mut Writer<'_>, user: &User, proved: &str, replaces: Opti
 
 /// Begins a session of `user`.
 pub(super) fn begin(writer: &mut Writer<'_>, user: User) -> Result<Session> {
-    store::purge_sessions(writer, user.key)?;
     let secret = new_secret(SESSION_PREFIX);
     let expires_at = store::insert_session(writer, user.key, &hash_of(&secret))?;
     Ok(Session { secret, expires_at, user })
@@ -58,4 +57,13 @@ pub(super) fn begin(writer: &mut Writer<'_>, user: User) -> Result<Session> {
 /// Those of the store.
 pub fn log_out(writer: &mut Writer<'_>, hash: &[u8; 32]) -> Result<()> {
     store::delete_session(writer, hash)
+}
+
+/// Deletes a slice of the sessions and links that have ended by themselves, and tells whether there are more.
+///
+/// # Errors
+/// Those of the store.
+pub fn purge_ended(writer: &mut Writer<'_>) -> Result<bool> {
+    const SLICE: i64 = 500;
+    Ok(store::purge_ended(writer, SLICE)? > 0)
 }

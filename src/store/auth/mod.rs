@@ -11,7 +11,7 @@ use crate::domain::auth::{Credential, Role, SESSION_IDLE_MS, Scopes, User, UserK
 use crate::domain::unit::{Timestamp, UserId};
 pub(crate) use secret::{
     NewToken, delete_link, delete_links, delete_session, delete_setup_links, end_sessions, find_link, insert_link,
-    insert_session, insert_token, list_tokens, purge_sessions, revoke_token, revoke_tokens,
+    insert_session, insert_token, list_tokens, purge_ended, revoke_token, revoke_tokens,
 };
 pub(crate) use user::{
     NewUser, UserChange, change_user, count_enabled_admins, count_users, find_password, find_user, find_user_by_email,

@@ -32,17 +32,6 @@ pub(crate) fn end_sessions(writer: &mut Writer<'_>, user: UserKey, but: Option<i
     writer.execute("DELETE FROM sessions WHERE user_id = ?1 AND id IS NOT ?2", params![user.0, but]).map(drop)
 }
 
-/// Deletes the sessions of a user that have ended by themselves.
-pub(crate) fn purge_sessions(writer: &mut Writer<'_>, user: UserKey) -> Result<()> {
-    let now = writer.now();
-    writer
-        .execute(
-            "DELETE FROM sessions WHERE user_id = ?1 AND (expires_at <= ?2 OR last_used_at <= ?2 - ?3)",
-            params![user.0, now.0, SESSION_IDLE_MS],
-        )
-        .map(drop)
-}
-
 /// A token that is not written yet.
 #[derive(Clone, Debug)]
 pub(crate) struct NewToken<'a> {
@@ -132,6 +121,21 @@ pub(crate) fn revoke_tokens(writer: &mut Writer<'_>, user: UserKey) -> Result<()
     writer
         .execute("UPDATE tokens SET revoked_at = ?2 WHERE user_id = ?1 AND revoked_at IS NULL", params![user.0, now.0])
         .map(drop)
+}
+
+/// Deletes sessions and links that have ended by themselves, at most `limit` of each, and tells how many it found.
+pub(crate) fn purge_ended(writer: &mut Writer<'_>, limit: i64) -> Result<usize> {
+    let now = writer.now();
+    let sessions = writer.execute(
+        "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions \
+         WHERE expires_at <= ?1 OR last_used_at <= ?1 - ?2 LIMIT ?3)",
+        params![now.0, SESSION_IDLE_MS, limit],
+    )?;
+    let links = writer.execute(
+        "DELETE FROM links WHERE hash IN (SELECT hash FROM links WHERE expires_at <= ?1 LIMIT ?2)",
+        params![now.0, limit],
+    )?;
+    Ok(sessions + links)
 }
 
 /// Adds a one-time link: to choose the password of `user`, or without one to set the box up.

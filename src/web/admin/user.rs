@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::domain::audit::Actor;
-use crate::domain::auth::{Caller, Role, User, UserFilter, parse_email};
+use crate::domain::auth::{Caller, Role, User, UserFilter};
 use crate::domain::ledger::{METADATA_BYTES_MAX, Source};
 use crate::domain::page::Paging;
 use crate::domain::unit::{Timestamp, TokenId, UserId};
@@ -66,11 +66,6 @@ fn role(value: Value) -> Result<Role, input::Why> {
     value.as_str().and_then(Role::parse).ok_or_else(|| "must be user or admin".to_owned())
 }
 
-fn email(value: Value) -> Result<String, input::Why> {
-    let text = value.as_str().unwrap_or_default();
-    parse_email(text, "").map_err(|_| "must be an e-mail address of at most 254 characters".to_owned())
-}
-
 /// Who acts, for the audit log.
 fn by(state: &AppState, caller: &Caller, client: Client) -> By {
     let clock = state.store.clock().clone();
@@ -125,7 +120,7 @@ pub(in crate::web) async fn create(
     body: Body,
 ) -> Answer<Response> {
     let mut fields = body.fields()?;
-    let email = fields.required("email", email);
+    let email = fields.required("email", input::email);
     let role = fields.optional("role", role).unwrap_or(Role::User);
     let tier = fields.optional("tier", input::text(1..=64)).unwrap_or_else(|| state.config.auth.default_tier.clone());
     let password = fields.optional("password", new_password);
@@ -172,7 +167,7 @@ pub(in crate::web) async fn update(
 ) -> Answer<Json<UserAnswer>> {
     let mut fields = body.fields()?;
     let changes = Changes {
-        email: fields.optional("email", email),
+        email: fields.optional("email", input::email),
         role: fields.optional("role", role),
         tier: fields.optional("tier", input::text(1..=64)),
         disabled: fields.optional("disabled", input::flag),

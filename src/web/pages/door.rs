@@ -6,7 +6,6 @@ use http::{HeaderMap, StatusCode};
 
 use super::form::Form;
 use super::{Tls, local, page, see, session_of, set_cookie};
-use crate::domain::auth::parse_email;
 use crate::domain::{Error, Fault, Result};
 use crate::service::auth::account::By;
 use crate::service::auth::link::{self, Choice, Purpose};
@@ -127,13 +126,10 @@ pub(in crate::web) async fn setup(
     let secret = fields.optional("token", input::text(TEXT_CHARACTERS)).unwrap_or(in_query);
     let Some(purpose) = look(&state, &secret).await? else { return Ok(void()) };
     let typed = fields.peek("email");
-    let email = fields.optional("email", |value| {
-        let text = value.as_str().unwrap_or_default();
-        parse_email(text, "").map_err(|_| "must be an e-mail address of at most 254 characters".to_owned())
-    });
-    if matches!(purpose, Purpose::Setup) && typed.is_empty() {
-        fields.fault("email", "is required");
-    }
+    let email = match purpose {
+        Purpose::Setup => fields.required("email", input::email),
+        Purpose::Password(_) => None,
+    };
     let password = fields.required("password", new_password);
     let password = match fields.finish(|| password) {
         Ok(password) => password,

@@ -1,0 +1,25 @@
+//! The HTTP client for requests to the outside.
+
+use std::sync::Arc;
+
+use rustls::{ClientConfig, RootCertStore};
+
+/// A client that trusts the certificate authorities built into the binary, so that it works in a
+/// container without any, and follows no redirects: the answer to a request with a key in its
+/// header must come from the host that the key is for.
+///
+/// # Errors
+///
+/// When the TLS provider cannot be set up.
+pub(super) fn builder() -> Result<reqwest::ClientBuilder, rustls::Error> {
+    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("tallybox/", env!("CARGO_PKG_VERSION"))))
+}

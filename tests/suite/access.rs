@@ -1,0 +1,145 @@
+//! Every route of the table x everyone who may knock. A new route is in here by itself.
+
+use http::Method;
+use serde_json::json;
+use tallybox::app::{Access, App};
+use tallybox::domain::auth::Scope;
+
+use super::support::{Reply, TestApp};
+
+/// The path with something in the place of its parameters.
+fn concrete(path: &str) -> String {
+    path.replace("{resource}", "llm_tokens")
+        .replace("{name}", "tallybox.css")
+        .replace("{id}", MISSING)
+        .replace("{token_id}", MISSING)
+}
+
+const MISSING: &str = "00000000-0000-7000-8000-000000000000";
+
+async fn knock(app: &TestApp, method: &Method, path: &str, token: Option<&str>) -> Reply {
+    app.call(method.as_str(), &concrete(path), token, None).await
+}
+
+fn guarded() -> impl Iterator<Item = (Method, String, Access)> {
+    App::routes().into_iter().filter(|(_, _, access)| !matches!(access, Access::Open | Access::Page))
+}
+
+/// The scope that a route asks for, where it asks for one.
+fn scope_of(access: Access) -> Option<Scope> {
+    match access {
+        Access::Scope(scope) => Some(scope),
+        Access::Admin => Some(Scope::Admin),
+        Access::Open | Access::Page | Access::AnyCredential | Access::Session => None,
+    }
+}
+
+#[tokio::test]
+async fn the_table_holds_every_part_of_the_api() {
+    let routes = App::routes();
+    for path in
+        ["/usage/record", "/api/usage/record", "/memory/store", "/api/memory/{id}", "/api/auth/me", "/api/admin/audit"]
+    {
+        assert!(routes.iter().any(|(_, known, _)| known == path), "{path}");
+    }
+    assert!(routes.len() > 60, "{}", routes.len());
+}
+
+#[tokio::test]
+async fn nobody_gets_in_without_a_live_credential() {
+    let app = TestApp::new();
+    let admin = app.admin("admin@example.org").await;
+    let user = app.user("user@example.org", "basic").await;
+    let session = app.log_in("admin@example.org").await;
+    let disabled = app.user("disabled@example.org", "basic").await;
+    let path = format!("/api/admin/users/{}", disabled.id);
+    app.call("PATCH", &path, Some(&session), Some(json!({"disabled": true}))).await.expect(200);
+    let revoked = app.call("POST", "/auth/tokens", Some(&session), Some(json!({"name": "r"}))).await.expect(201);
+    let path = format!("/auth/tokens/{}", revoked.json["id"].as_str().unwrap());
+    app.call("DELETE", &path, Some(&session), None).await.expect(204);
+    let body = json!({"name": "e", "expiresInDays": 1});
+    let expired = app.call("POST", "/auth/tokens", Some(&session), Some(body)).await.expect(201);
+    app.clock.advance_millis(86_400_000);
+    let never = "tbx_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let sql = "tbx_' OR 1=1 --";
+    for (method, path, _) in guarded() {
+        let revoked = revoked.json["token"].as_str();
+        let expired = expired.json["token"].as_str();
+        for token in [None, Some(disabled.token.as_str()), revoked, expired, Some(never), Some(sql)] {
+            let reply = knock(&app, &method, &path, token).await;
+            assert_eq!((reply.status, reply.code()), (401, "unauthenticated"), "{method} {path}: {}", reply.text);
+            assert_eq!(reply.header("www-authenticate"), "Bearer");
+        }
+    }
+    knock(&app, &Method::GET, "/auth/me", Some(&user.token)).await.expect(200);
+    knock(&app, &Method::GET, "/auth/me", Some(&admin.token)).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_token_opens_what_its_scope_says_and_nothing_else() {
+    let app = TestApp::new();
+    app.admin("admin@example.org").await;
+    for missing in Scope::ALL {
+        let others: Vec<Scope> = Scope::ALL.into_iter().filter(|scope| *scope != missing).collect();
+        let token = app.token("admin@example.org", &others).await;
+        for (method, path, access) in guarded() {
+            let reply = knock(&app, &method, &path, Some(&token)).await;
+            let lacks = scope_of(access) == Some(missing);
+            let refused = reply.status == 403 && reply.code() == "scope_required";
+            assert_eq!(refused, lacks, "{method} {path} without {}: {}", missing.as_str(), reply.text);
+            if lacks {
+                assert_eq!(reply.json["scope"], missing.as_str(), "{}", reply.text);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn sessions_alone_reach_what_is_theirs_and_plain_users_no_administration() {
+    let app = TestApp::new();
+    app.admin("admin@example.org").await;
+    app.user_with_password("user@example.org", "basic").await;
+    let all = app.token("admin@example.org", &Scope::ALL).await;
+    let session = app.log_in("user@example.org").await;
+    for (method, path, access) in guarded() {
+        let by_token = knock(&app, &method, &path, Some(&all)).await;
+        assert_eq!(
+            by_token.code() == "session_required",
+            access == Access::Session,
+            "{method} {path}: {}",
+            by_token.text
+        );
+        if access == Access::Admin {
+            let by_user = knock(&app, &method, &path, Some(&session)).await;
+            assert_eq!((by_user.status, by_user.code()), (403, "scope_required"), "{method} {path}: {}", by_user.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_acts_for_another_never_reaches_identity_or_administration() {
+    let app = TestApp::new();
+    app.admin("admin@example.org").await;
+    let user = app.user("user@example.org", "basic").await;
+    let token = app.token("admin@example.org", &Scope::ALL).await;
+    for (method, path, access) in guarded().filter(|(_, _, access)| !matches!(access, Access::Scope(_))) {
+        let named = [("X-User-Id", user.id.as_str())];
+        let reply = app.call_with(method.as_str(), &concrete(&path), Some(&token), None, &named).await;
+        assert_eq!(reply.status, 403, "{method} {path} ({access:?}): {}", reply.text);
+    }
+}
+
+#[tokio::test]
+async fn a_page_without_a_session_leads_to_the_door_and_the_api_takes_no_cookie() {
+    let app = TestApp::new();
+    app.user_with_password("user@example.org", "basic").await;
+    let session = app.log_in("user@example.org").await;
+    let reply = app.call("GET", "/usage?days=7", None, None).await.expect(303);
+    assert_eq!(reply.header("location"), "/login?next=%2Fusage%3Fdays%3D7");
+    let cookie = format!("tallybox_session={session}");
+    app.call_with("GET", "/usage", None, None, &[("Cookie", &cookie)]).await.expect(200);
+    for (method, path, _) in guarded() {
+        let reply = app.call_with(method.as_str(), &concrete(&path), None, None, &[("Cookie", &cookie)]).await;
+        assert_eq!(reply.status, 401, "{method} {path} by cookie");
+    }
+}
