@@ -2,6 +2,7 @@
 
 mod bounds;
 mod ending;
+mod model;
 mod quota;
 mod search;
 mod write;
