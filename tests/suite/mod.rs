@@ -1,5 +1,6 @@
 mod access;
 mod cli;
+mod crash;
 mod door;
 mod embedding;
 mod embedding_remote;
