@@ -27,7 +27,8 @@ pub(super) fn run(place: &Place) -> anyhow::Result<()> {
     };
     let policy = Policy { tiers: opened.config.tiers.clone(), calendar: opened.config.calendar };
     let embed = |text: &str| Ok(model.embed(&model.windows(text))?);
-    reembed(&opened.store, &policy, model.model(), embed, show).context("what was done is kept; the same command goes on")?;
+    reembed(&opened.store, &policy, model.model(), embed, show)
+        .context("what was done is kept; the same command goes on")?;
     if stderr().is_terminal() {
         output::note("");
     }

@@ -82,7 +82,7 @@ pub(super) fn open_readers(path: &Path, count: u32) -> Result<Pool<SqliteConnect
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let manager = SqliteConnectionManager::file(path).with_flags(flags).with_init(|connection| {
         set_common(connection)?;
-        connection.pragma_update(None, "cache_size", -8 * 1024)?;
+        connection.pragma_update(None, "cache_size", -24 * 1024)?;
         connection.pragma_update(None, "query_only", true)
     });
     Pool::builder()
