@@ -3,6 +3,14 @@
 //! `ledger fill DIRECTORY ENTRIES USERS` writes entries of so many users over the last 30 days; `ledger ceiling` prints
 //! entries a second of transactions of 1,000, written in process by the same code on the same schema.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "a benchmark reports to the terminal and stops at the first fault"
+)]
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 

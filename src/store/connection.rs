@@ -17,7 +17,7 @@ const SQLITE_VERSION_LEAST: i32 = 3_051_003;
 /// Statements that each connection keeps prepared.
 const STATEMENTS_KEPT: usize = 256;
 /// How long a connection waits for another process's write lock.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(5_000);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Path of the database in its directory.
 pub(super) fn database_path(directory: &Path) -> PathBuf {

@@ -45,11 +45,14 @@ pub enum Access {
     Page,
 }
 
+/// What answers in the place of a handler that panicked.
+pub(super) type OnPanic = fn(Box<dyn Any + Send>) -> Response;
+
 /// The application within its edge.
 #[derive(Clone)]
 pub(crate) struct Edge {
     pub(super) state: AppState,
-    pub(super) router: CatchPanic<Router, fn(Box<dyn Any + Send>) -> Response>,
+    pub(super) router: CatchPanic<Router, OnPanic>,
 }
 
 impl<B> Service<http::Request<B>> for Edge

@@ -13,12 +13,10 @@ mod problem;
 mod state;
 mod usage;
 
-use std::any::Any;
 use std::time::Duration;
 
 use axum::Router;
 use axum::handler::Handler;
-use axum::response::Response;
 use axum::routing::{self, MethodRouter};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method};
@@ -149,7 +147,7 @@ fn cors(origins: &[String]) -> CorsLayer {
             HeaderName::from_static("idempotent-replayed"),
             RETRY_AFTER,
         ])
-        .max_age(Duration::from_secs(600))
+        .max_age(Duration::from_mins(10))
 }
 
 fn page_routes() -> Vec<Route> {
@@ -207,7 +205,6 @@ pub(crate) fn application(state: &AppState) -> Edge {
     if !origins.is_empty() {
         router = router.layer(cors(origins));
     }
-    let panicked: fn(Box<dyn Any + Send>) -> Response = edge::panicked;
-    let router = CatchPanicLayer::custom(panicked).layer(router.with_state(state.clone()));
+    let router = CatchPanicLayer::custom(edge::panicked as edge::OnPanic).layer(router.with_state(state.clone()));
     Edge { state: state.clone(), router }
 }

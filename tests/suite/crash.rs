@@ -89,7 +89,7 @@ fn what_was_acknowledged_before_a_kill_is_there_exactly_once() {
     let there = directory.path();
     output_of(there, &["user", "add", "a@example.org", "--tier", "pro"]);
     let token = output_of(there, &["token", "create", "--user", "a@example.org", "--name", "crash"]);
-    let vector: Vec<f32> = (0..384).map(|number| (number as f32).sin()).collect();
+    let vector: Vec<f32> = (0..384_u16).map(|number| f32::from(number).sin()).collect();
     let (records, holds, memories) = (Tally::default(), Tally::default(), Tally::default());
     for round in 0..ROUNDS {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
