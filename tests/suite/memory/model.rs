@@ -82,5 +82,5 @@ async fn another_model_is_refused_until_everything_is_embedded_anew() {
     assert_eq!(app.entries(&user).await[0], (-2 * 1_536, "reembed".to_owned()));
     let listed = app.get(&user, "/memory?limit=100").await.json["memories"].as_array().unwrap().clone();
     assert_eq!(listed.last().unwrap()["size_bytes"], bytes(&long) + 1_536 + 162);
-    app.holds().await;
+    app.holds();
 }
