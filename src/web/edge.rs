@@ -14,7 +14,7 @@ use tracing::Instrument;
 use super::extract::presented;
 use super::pages::{self, IsPage};
 use super::problem::{Failure, Problem, method_not_allowed};
-use super::state::AppState;
+use super::state::{AppState, acting_for_another};
 use crate::clock::random_bytes;
 use crate::domain::Error;
 use crate::domain::auth::Scope;
@@ -125,11 +125,7 @@ pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next
     };
     let own_alone = !matches!(guard.access, Access::Scope(_));
     if own_alone && !known.caller().is_own() {
-        return Failure(Error::forbidden(
-            "acting_for_another",
-            "this is not open to a call that acts for another user",
-        ))
-        .into_response();
+        return Failure(acting_for_another()).into_response();
     }
     if guard.access == Access::Session && !known.caller().is_session() {
         return Failure(Error::forbidden("session_required", "this takes a session, not a token")).into_response();
