@@ -1,9 +1,13 @@
 mod access;
+mod admin;
+mod calls;
 mod cli;
 mod door;
 mod embedding;
 mod embedding_remote;
 mod identity;
+mod input;
 mod memory;
 mod queue;
 mod support;
+mod usage;
