@@ -58,7 +58,7 @@ fn open(directory: &Path, users: usize) -> (Store, Vec<UserKey>) {
                 let id = format!("00000000-0000-4000-8000-{user:012x}");
                 let presented = Presented { from_identity_proxy: true, user_id: Some(id), ..Presented::default() };
                 auth::provision(writer, &presented, &policy)?;
-                let auth::Identity::Known(known) = auth::authenticate(writer, &presented, &policy)? else {
+                let auth::Identity::Known(known) = auth::authenticate(writer, &presented, &policy, None)? else {
                     panic!("a provisioned user is known")
                 };
                 keys.push(known.caller.user.key);

@@ -303,6 +303,11 @@ pub fn scopes_of_token(granted: Scopes, role: Role) -> Scopes {
     }
 }
 
+/// What a token with `own` opens while it acts for another user: neither administration nor anybody else.
+pub fn scopes_of_acting(own: Scopes) -> Scopes {
+    own.without(Scope::Admin).without(Scope::ActAs).without(Scope::Metrics)
+}
+
 /// What a trusted proxy's call opens: all but `metrics`, `admin` and `act-as`.
 pub fn scopes_of_proxy() -> Scopes {
     Scopes::default_of_tokens()

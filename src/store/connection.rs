@@ -68,6 +68,8 @@ pub(super) fn open_writer(path: &Path, checkpoint_pages: u32) -> Result<Connecti
     connection.pragma_update(None, "synchronous", "FULL").map_err(fault)?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024).map_err(fault)?;
     connection.pragma_update(None, "wal_autocheckpoint", checkpoint_pages).map_err(fault)?;
+    // What is deleted is overwritten: an erased person must not be read from a free page.
+    connection.pragma_update(None, "secure_delete", true).map_err(fault)?;
     connection.pragma_update(None, "cache_size", -32 * 1024).map_err(fault)?;
     Ok(connection)
 }
@@ -75,6 +77,12 @@ pub(super) fn open_writer(path: &Path, checkpoint_pages: u32) -> Result<Connecti
 /// Brings the planner's statistics up to date; cheap when there is nothing to do.
 pub(super) fn optimize(connection: &Connection) -> Result<()> {
     connection.execute_batch("PRAGMA optimize = 0x10002").map_err(fault)
+}
+
+/// Copies the whole log into the database and empties it; false where a reader still needed it.
+pub(super) fn empty_log(connection: &Connection) -> Result<bool> {
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(fault)?;
+    Ok(busy == 0)
 }
 
 /// The connections that read.

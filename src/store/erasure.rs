@@ -24,6 +24,7 @@ const TABLES: [(&str, &str); 10] = [
 /// loses who the person was.
 pub(crate) fn erase_user(writer: &mut Writer<'_>, user: UserKey) -> Result<Vec<(&'static str, usize)>> {
     writer.touch_auth();
+    writer.leave_no_trace();
     let mut counts: Vec<(&'static str, usize)> = Vec::new();
     writer.execute("INSERT INTO ledger_door (user_id, reason) VALUES (?1, 'erasure')", [user.0])?;
     for (name, sql) in TABLES {
@@ -36,6 +37,8 @@ pub(crate) fn erase_user(writer: &mut Writer<'_>, user: UserKey) -> Result<Vec<(
     writer.execute("DELETE FROM ledger_door WHERE user_id = ?1", [user.0])?;
     // Holds that the user made for others stay theirs; only who made them is forgotten with the account's use.
     writer.execute("UPDATE audit SET actor_email = NULL, address = NULL WHERE actor_id = ?1", [user.0])?;
+    // What the program did for somebody who was not known yet (setting the box up) came from that person's own address.
+    writer.execute("UPDATE audit SET address = NULL WHERE subject_id = ?1 AND actor_kind = 'system'", [user.0])?;
     writer.execute(
         "UPDATE audit SET subject_email = NULL, before = NULL, after = NULL WHERE subject_id = ?1",
         [user.0],

@@ -223,8 +223,9 @@ impl EntryCursor {
 
     /// From what [`EntryCursor::to_text`] gave.
     pub(crate) fn parse(text: &str) -> Option<Self> {
+        let is_ours = text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
         let rows: Option<Vec<i64>> = text.split('-').map(|part| i64::from_str_radix(part, 16).ok()).collect();
-        rows.filter(|rows| rows.len() <= ResourceType::ALL.len()).map(Self)
+        rows.filter(|rows| is_ours && rows.len() <= ResourceType::ALL.len()).map(Self)
     }
 }
 
@@ -253,6 +254,7 @@ pub(crate) fn list_entries(
 #[derive(Clone, Copy)]
 struct Link {
     row: i64,
+    resource: ResourceType,
     recorded_at: Timestamp,
     previous: Option<i64>,
 }
@@ -265,38 +267,59 @@ impl Link {
 
 fn find_link(reader: &Reader<'_>, user: UserKey, row: i64) -> Result<Option<Link>> {
     let mut statement =
-        reader.prepare("SELECT id, recorded_at, previous FROM ledger WHERE id = ?1 AND user_id = ?2")?;
+        reader.prepare("SELECT id, resource, recorded_at, previous FROM ledger WHERE id = ?1 AND user_id = ?2")?;
     let found = statement.query_row(params![row, user.0], |row| {
-        Ok(Link { row: row.get(0)?, recorded_at: Timestamp(row.get(1)?), previous: row.get(2)? })
+        Ok(Link {
+            row: row.get(0)?,
+            resource: resource_of(row.get(1)?),
+            recorded_at: Timestamp(row.get(2)?),
+            previous: row.get(3)?,
+        })
     });
     found.optional().map_err(fault)
 }
 
-/// The newest entry of each chain that the filter lets through.
+/// The newest entry of each chain that the filter lets through. A cursor may have been given for another filter: it says
+/// where to begin, never what to show.
 fn first_links(reader: &Reader<'_>, user: UserKey, filter: &EntryFilter) -> Result<Vec<Link>> {
-    let mut links = Vec::new();
-    if let Some(cursor) = &filter.cursor {
-        for row in &cursor.0 {
-            links.extend(find_link(reader, user, *row)?.filter(|link| link.is_from(filter.from)));
-        }
-        return Ok(links);
-    }
-    for resource in &filter.resources {
-        let Some(account) = find_account(reader, user, *resource)? else { continue };
-        let mut next = match filter.to {
-            Some((_, day)) => Some(head_by(reader, user, *resource, day)?.unwrap_or(account.head)),
-            None => Some(account.head),
-        };
-        while let Some(row) = next {
-            let Some(link) = find_link(reader, user, row)? else { break };
-            if filter.to.is_none_or(|(to, _)| link.recorded_at < to) {
-                links.extend(Some(link).filter(|link| link.is_from(filter.from)));
-                break;
-            }
-            next = link.previous;
+    let mut links: Vec<Link> = Vec::new();
+    for row in first_rows(reader, user, filter)? {
+        let Some(link) = find_link_before(reader, user, row, filter)? else { continue };
+        if filter.resources.contains(&link.resource) && links.iter().all(|known| known.resource != link.resource) {
+            links.extend(Some(link).filter(|link| link.is_from(filter.from)));
         }
     }
     Ok(links)
+}
+
+/// Where the walk back begins in each chain.
+fn first_rows(reader: &Reader<'_>, user: UserKey, filter: &EntryFilter) -> Result<Vec<i64>> {
+    if let Some(cursor) = &filter.cursor {
+        return Ok(cursor.0.clone());
+    }
+    let mut rows = Vec::new();
+    for resource in &filter.resources {
+        let Some(account) = find_account(reader, user, *resource)? else { continue };
+        let near = match filter.to {
+            Some((_, day)) => head_by(reader, user, *resource, day)?,
+            None => None,
+        };
+        rows.push(near.unwrap_or(account.head));
+    }
+    Ok(rows)
+}
+
+/// The entry `row`, or the next one back on its chain that was recorded before the filter's end.
+fn find_link_before(reader: &Reader<'_>, user: UserKey, row: i64, filter: &EntryFilter) -> Result<Option<Link>> {
+    let mut next = Some(row);
+    while let Some(row) = next {
+        let Some(link) = find_link(reader, user, row)? else { break };
+        if filter.to.is_none_or(|(to, _)| link.recorded_at < to) {
+            return Ok(Some(link));
+        }
+        next = link.previous;
+    }
+    Ok(None)
 }
 
 /// The newest entry recorded on `day` or up to a year before it; a day more, since the zone may have changed.

@@ -214,6 +214,7 @@ pub struct Writer<'c> {
     reader: Reader<'c>,
     auth_version: u64,
     auth_touched: bool,
+    erased: bool,
     words: Vec<memory::WordChange>,
 }
 
@@ -234,6 +235,11 @@ impl Writer<'_> {
     /// To be called by whatever changes who may do what.
     const fn touch_auth(&mut self) {
         self.auth_touched = true;
+    }
+
+    /// To be called by an erasure: once it is committed, the log must not tell what was there before.
+    const fn leave_no_trace(&mut self) {
+        self.erased = true;
     }
 
     /// Runs a statement and gives the number of rows it changed.

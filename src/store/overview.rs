@@ -38,16 +38,18 @@ pub(crate) fn totals_by_user(
     rows.and_then(Iterator::collect).map_err(fault)
 }
 
-/// Sum over all users of the entries of `resource` in `days`.
+/// Sum over all users of the entries of `resource` in `days`; past 64 bits the most or least they hold.
 pub(crate) fn total(reader: &Reader<'_>, resource: ResourceType, days: &RangeInclusive<Day>) -> Result<i64> {
-    let mut statement =
-        reader.prepare("SELECT total(amount) FROM buckets WHERE day BETWEEN ?1 AND ?2 AND resource = ?3")?;
-    let sum: f64 = statement
-        .query_row(params![days.start().0, days.end().0, code_of(resource)], |row| row.get(0))
+    // In halves of 32 bits, since the sum over all users may pass what SQLite's own sum can hold.
+    let mut statement = reader.prepare(
+        "SELECT coalesce(sum(amount >> 32), 0), coalesce(sum(amount & 0xffffffff), 0) FROM buckets \
+         WHERE day BETWEEN ?1 AND ?2 AND resource = ?3",
+    )?;
+    let (high, low): (i64, i64) = statement
+        .query_row(params![days.start().0, days.end().0, code_of(resource)], |row| Ok((row.get(0)?, row.get(1)?)))
         .map_err(fault)?;
-    #[expect(clippy::cast_possible_truncation, reason = "a figure for people; saturates, exact below 2^53")]
-    let total = sum as i64;
-    Ok(total)
+    let sum = (i128::from(high) << 32) + i128::from(low);
+    Ok(i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX }))
 }
 
 /// Bytes of memories held by all users, by the ledger.

@@ -265,13 +265,20 @@ pub(crate) fn load_reservation(reader: &Reader<'_>, user: UserKey, id: Reservati
 }
 
 /// A page of a user's open holds that have not expired, newest first, from after the hold `before`.
+///
+/// # Errors
+/// `Invalid` where `before` is the id of no hold.
 pub(crate) fn list_open_reservations(
     reader: &Reader<'_>,
     user: UserKey,
     before: Option<ReservationId>,
     limit: usize,
 ) -> Result<Vec<Reservation>> {
-    let before = before.and_then(|id| id::decode(Table::Reservations, id.0)).map_or(i64::MAX, |row| row.row);
+    let row_of = |id: ReservationId| {
+        let row = id::decode(Table::Reservations, id.0).map(|row| row.row);
+        row.ok_or_else(|| Error::invalid("cursor", "is not one of ours"))
+    };
+    let before = before.map_or(Ok(i64::MAX), row_of)?;
     let sql = concat!(
         "SELECT ",
         reservation_columns!(),
@@ -338,14 +345,15 @@ pub(crate) fn purge_reservations(writer: &mut Writer<'_>, made_before: Timestamp
     )
 }
 
-/// Counts refusals of an hour (its first instant).
+/// Counts refusals of an hour (its first instant). Those of users who were erased in the meantime are dropped.
 pub(crate) fn add_refusals(
     writer: &mut Writer<'_>,
     refusals: &[((UserKey, ResourceType, Timestamp), i64)],
 ) -> Result<()> {
     for ((user, resource, hour), count) in refusals {
         writer.execute(
-            "INSERT INTO refusals (hour, user_id, resource, count) VALUES (?1, ?2, ?3, ?4) \
+            "INSERT INTO refusals (hour, user_id, resource, count) \
+             SELECT ?1, id, ?3, ?4 FROM users WHERE id = ?2 AND erased_at IS NULL \
              ON CONFLICT DO UPDATE SET count = count + excluded.count",
             params![hour.0, user.0, code_of(*resource), count],
         )?;

@@ -116,12 +116,27 @@ pub(super) fn start(
     options: &StoreOptions,
 ) -> Result<Handle> {
     let (sender, receiver) = sync_channel(options.write_queue);
-    let mut thread = Thread { connection, clock, auth_version, data_version: 0, jobs_max: options.commit_jobs_max };
+    let mut thread = Thread {
+        connection,
+        clock,
+        auth_version,
+        data_version: 0,
+        jobs_max: options.commit_jobs_max,
+        log_tells: false,
+    };
     let handle = std::thread::Builder::new()
         .name("writer".to_owned())
         .spawn(move || thread.serve(&receiver))
         .map_err(|error| Error::Unavailable(format!("the writer cannot be started: {error}")))?;
     Ok(Handle { queue: Mutex::new(Some(sender)), thread: Mutex::new(Some(handle)) })
+}
+
+/// What the jobs of a group touched.
+struct Touched {
+    /// Who may do what.
+    auth: bool,
+    /// Something was erased for good.
+    erased: bool,
 }
 
 struct Thread {
@@ -130,6 +145,8 @@ struct Thread {
     auth_version: Arc<AtomicU64>,
     data_version: i64,
     jobs_max: usize,
+    /// Whether the log still holds what has been erased.
+    log_tells: bool,
 }
 
 impl Thread {
@@ -157,9 +174,11 @@ impl Thread {
         let result = self.run_all(jobs).and_then(|touched| self.run_statement("COMMIT").map(|()| touched));
         match result {
             Ok(touched) => {
-                if touched {
+                if touched.auth {
                     self.auth_version.fetch_add(1, Ordering::AcqRel);
                 }
+                self.log_tells |= touched.erased;
+                self.forget_erased();
                 Ok(())
             }
             Err(error) => {
@@ -171,12 +190,26 @@ impl Thread {
         }
     }
 
-    /// Runs every job and tells whether one changed who may do what.
-    fn run_all(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<bool> {
+    /// After an erasure the log is emptied. Where a reader still needs it, the next commit tries again, which the worker
+    /// makes within a second.
+    fn forget_erased(&mut self) {
+        if !self.log_tells {
+            return;
+        }
+        match super::connection::empty_log(&self.connection) {
+            Ok(emptied) => self.log_tells = !emptied,
+            Err(error) => {
+                tracing::warn!(%error, "the log could not be emptied after an erasure; the next commit tries again");
+            }
+        }
+    }
+
+    /// Runs every job and tells what they touched.
+    fn run_all(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<Touched> {
         self.notice_other_processes()?;
         let reader = Reader { connection: &self.connection, now: self.clock.now() };
         let auth_version = self.auth_version.load(Ordering::Acquire);
-        let mut writer = Writer { reader, auth_version, auth_touched: false, words: Vec::new() };
+        let mut writer = Writer { reader, auth_version, auth_touched: false, erased: false, words: Vec::new() };
         for job in jobs {
             self.run_statement("SAVEPOINT job")?;
             let words_before = writer.words.len();
@@ -192,7 +225,7 @@ impl Thread {
             self.run_statement("RELEASE job")?;
         }
         memory::write_words(&mut writer)?;
-        Ok(writer.auth_touched)
+        Ok(Touched { auth: writer.auth_touched, erased: writer.erased })
     }
 
     /// `data_version` changes when another process has committed: it may have changed who may do what.

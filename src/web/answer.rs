@@ -20,8 +20,11 @@ const PAGE_DEFAULT: i64 = 50;
 
 impl MaybeKey {
     /// The key together with the body it comes with.
-    pub(super) fn with(self, body: &Body) -> Option<Key> {
-        self.0.map(|key| Key { payload: key.payload(&body.value), key: key.key })
+    ///
+    /// # Errors
+    /// `Invalid` for a key that is none.
+    pub(super) fn with(self, body: &Body) -> Result<Option<Key>> {
+        Ok(self.0?.map(|key| Key { payload: key.payload(&body.value), key: key.key }))
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, StatusCode};
@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::answer::page_limit;
-use super::extract::{Body, Client, Query};
+use super::extract::{Body, Client, Path, Query};
 use super::input::{self, Fields};
 use super::problem::Answer;
 use super::state::{AppState, Known};

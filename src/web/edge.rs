@@ -21,7 +21,7 @@ use tracing::Instrument;
 use super::extract::presented;
 use super::pages::{self, IsPage};
 use super::problem::{Failure, Problem, method_not_allowed};
-use super::state::AppState;
+use super::state::{AppState, acting_for_another};
 use crate::clock::new_request_id;
 use crate::domain::auth::Scope;
 use crate::domain::{Error, Result};
@@ -177,8 +177,7 @@ async fn admit(state: &AppState, access: Access, request: &mut Request) -> Resul
     let known = state.admit(presented, scope).await?;
     let own_alone = !matches!(access, Access::Scope(_));
     if own_alone && !known.caller().is_own() {
-        let detail = "this is not open to a call that acts for another user";
-        return Err(Error::forbidden("acting_for_another", detail));
+        return Err(acting_for_another());
     }
     if access == Access::Session && !known.caller().is_session() {
         return Err(Error::forbidden("session_required", "this takes a session, not a token"));

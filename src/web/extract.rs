@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use axum::extract::{FromRequest, FromRequestParts, Request};
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use axum::body::HttpBody;
+use axum::extract::{self, FromRequest, FromRequestParts, Request};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{Extensions, HeaderMap};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -89,6 +91,18 @@ impl FromRequestParts<AppState> for Client {
     }
 }
 
+/// The parameters of the path. What is no text names nothing.
+pub(super) struct Path<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for Path<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Failure> {
+        let found = extract::Path::<T>::from_request_parts(parts, state).await;
+        found.map(|extract::Path(found)| Self(found)).map_err(|_| Failure(Error::NotFound("what the path names")))
+    }
+}
+
 /// The query, unread.
 pub(super) struct Query(pub(super) Fields);
 
@@ -126,9 +140,8 @@ impl FromRequest<AppState> for Body {
         {
             return Err(Error::UnsupportedMediaType("a compressed body is not taken".to_owned()).into());
         }
-        let has_body = headers.contains_key(TRANSFER_ENCODING)
-            || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
-        if !has_body {
+        // By HTTP/2 a body may come without a length and without an encoding.
+        if request.body().is_end_stream() {
             return Ok(Self { value: Value::Null });
         }
         if !is_json(headers) {
@@ -183,20 +196,20 @@ impl IdempotencyKey {
     }
 }
 
-/// The key of a request that has one.
-pub(super) struct MaybeKey(pub(super) Option<IdempotencyKey>);
+/// The key of a request that has one. A bad one is said after a bad body.
+pub(super) struct MaybeKey(pub(super) Result<Option<IdempotencyKey>>);
 
 impl FromRequestParts<AppState> for MaybeKey {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Failure> {
-        let Some(value) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
+        let Some(value) = parts.headers.get("idempotency-key") else { return Ok(Self(Ok(None))) };
         let key = value.to_str().unwrap_or_default();
         if !(1..=255).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Error::invalid("Idempotency-Key", "must be 1 to 255 visible ASCII characters").into());
+            return Ok(Self(Err(Error::invalid("Idempotency-Key", "must be 1 to 255 visible ASCII characters"))));
         }
         let path = parts.uri.path();
         let route = format!("{} {}", parts.method, path.strip_prefix("/api").unwrap_or(path));
-        Ok(Self(Some(IdempotencyKey { key: key.to_owned(), route })))
+        Ok(Self(Ok(Some(IdempotencyKey { key: key.to_owned(), route }))))
     }
 }

@@ -79,8 +79,9 @@ impl Fields {
 
     /// A field that must be there.
     pub(super) fn required<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, Why>) -> Option<T> {
+        let faults_before = self.faults.len();
         let value = self.optional(name, parse);
-        if value.is_none() && !self.faults.iter().any(|fault| fault.field.ends_with(name)) {
+        if value.is_none() && self.faults.len() == faults_before {
             self.fault(name, "is required");
         }
         value

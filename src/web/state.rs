@@ -143,12 +143,14 @@ impl AppState {
             return self.admit_known(presented, authenticated, version, scope);
         }
         let presented = Arc::new(presented);
-        let authenticated = match self.look(Arc::clone(&presented)).await? {
+        let authenticated = match self.look(Arc::clone(&presented), scope).await? {
             Identity::Known(authenticated) => authenticated,
+            // What asks for no scope is about the caller's own account.
+            Identity::ToProvision if scope.is_none() => return Err(acting_for_another()),
             Identity::ToProvision => {
                 let (presented_again, policy) = (Arc::clone(&presented), Arc::clone(&self.identity));
                 self.store.write(move |writer| auth::provision(writer, &presented_again, &policy)).await?;
-                match self.look(Arc::clone(&presented)).await? {
+                match self.look(Arc::clone(&presented), scope).await? {
                     Identity::Known(authenticated) => authenticated,
                     Identity::ToProvision => return Err(Error::Internal("a provisioned user is not there".to_owned())),
                 }
@@ -173,9 +175,9 @@ impl AppState {
         Ok(Known { presented: Arc::new(presented), authenticated, version, scope })
     }
 
-    async fn look(&self, presented: Arc<Presented>) -> Result<Identity> {
+    async fn look(&self, presented: Arc<Presented>, scope: Option<Scope>) -> Result<Identity> {
         let policy = Arc::clone(&self.identity);
-        self.store.read(move |reader| auth::authenticate(reader, &presented, &policy)).await
+        self.store.read(move |reader| auth::authenticate(reader, &presented, &policy, scope)).await
     }
 
     fn recall(&self, presented: &Presented, version: u64) -> Option<Arc<Authenticated>> {
@@ -245,12 +247,14 @@ impl AppState {
     }
 }
 
+/// The refusal of what is open to a caller's own account alone.
+pub(super) fn acting_for_another() -> Error {
+    Error::forbidden("acting_for_another", "this is not open to a call that acts for another user")
+}
+
 fn prove(reader: &Reader<'_>, presented: &Presented, policy: &Policy, scope: Option<Scope>) -> Result<Caller> {
-    let Identity::Known(authenticated) = auth::authenticate(reader, presented, policy)? else {
+    let Identity::Known(authenticated) = auth::authenticate(reader, presented, policy, scope)? else {
         return Err(Error::NotFound("the user"));
     };
-    if let Some(scope) = scope {
-        authenticated.caller.require(scope)?;
-    }
     Ok(authenticated.caller)
 }

@@ -1,10 +1,14 @@
 mod access;
+mod admin;
+mod calls;
 mod cli;
 mod crash;
 mod door;
 mod embedding;
 mod embedding_remote;
 mod identity;
+mod input;
 mod memory;
 mod queue;
 mod support;
+mod usage;

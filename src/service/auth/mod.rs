@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::random_bytes;
 use crate::domain::auth::{
-    Caller, Credential, Role, SESSION_PREFIX, Scope, TOKEN_PREFIX, User, scopes_of_proxy, scopes_of_session,
-    scopes_of_token,
+    Caller, Credential, Role, SESSION_PREFIX, Scope, Scopes, TOKEN_PREFIX, User, scopes_of_acting, scopes_of_proxy,
+    scopes_of_session, scopes_of_token,
 };
 use crate::domain::quota::Tiers;
 use crate::domain::unit::{Timestamp, UserId};
@@ -98,10 +98,15 @@ pub enum Identity {
 /// # Errors
 /// `Unauthenticated`; `ScopeRequired`; `Forbidden` for a named user by someone who may not, or a disabled one; `NotFound`
 /// and `Gone` for a named user that is not there; `Invalid` for an unknown tier.
-pub fn authenticate(reader: &Reader<'_>, presented: &Presented, policy: &Policy) -> Result<Identity> {
+pub fn authenticate(
+    reader: &Reader<'_>,
+    presented: &Presented,
+    policy: &Policy,
+    scope: Option<Scope>,
+) -> Result<Identity> {
     let Some(bearer) = presented.bearer else {
         if presented.from_identity_proxy && presented.user_id.is_some() {
-            return act_for(reader, presented, policy, None);
+            return act_for(reader, presented, policy, scope, None);
         }
         return Err(Error::Unauthenticated);
     };
@@ -114,14 +119,24 @@ pub fn authenticate(reader: &Reader<'_>, presented: &Presented, policy: &Policy)
     let found = found.filter(|found| found.user.is_enabled()).ok_or(Error::Unauthenticated)?;
     let own = own_caller(found);
     if own.caller.scopes.has(Scope::ActAs) {
-        return act_for(reader, presented, policy, Some(&own));
+        return act_for(reader, presented, policy, scope, Some(&own));
     }
     match &presented.user_id {
         Some(named) if UserId::parse(named) != Some(own.caller.user.id) => Err(Error::forbidden(
             "not_yourself",
             "X-User-Id names another user, which only act-as or an identity proxy may",
         )),
-        _ => Ok(Identity::Known(own)),
+        _ => {
+            require(own.caller.scopes, scope)?;
+            Ok(Identity::Known(own))
+        }
+    }
+}
+
+fn require(scopes: Scopes, scope: Option<Scope>) -> Result<()> {
+    match scope {
+        Some(scope) if !scopes.has(scope) => Err(Error::ScopeRequired(scope)),
+        _ => Ok(()),
     }
 }
 
@@ -139,39 +154,38 @@ fn own_caller(found: FoundCredential) -> Authenticated {
     Authenticated { caller, ends_at: found.ends_at }
 }
 
-/// A trusted caller: by act-as (`own`), or an identity proxy.
+/// A trusted caller: by act-as (`own`), or an identity proxy. What it lacks is said before anything is looked up.
 fn act_for(
     reader: &Reader<'_>,
     presented: &Presented,
     policy: &Policy,
+    scope: Option<Scope>,
     own: Option<&Authenticated>,
 ) -> Result<Identity> {
+    let named = presented.user_id.as_deref();
+    let acting =
+        own.map(|own| &own.caller.user).filter(|user| named.is_some_and(|id| UserId::parse(id) != Some(user.id)));
+    let scopes = match own {
+        None => scopes_of_proxy(),
+        Some(own) if acting.is_some() => scopes_of_acting(own.caller.scopes),
+        Some(own) => own.caller.scopes,
+    };
+    require(scopes, scope)?;
     let tier_override = match &presented.user_tier {
         Some(tier) if !policy.tiers.has(tier) => {
             return Err(Error::invalid("X-User-Tier", format!("unknown tier; known are {}", policy.tiers.names())));
         }
         tier => tier.clone(),
     };
-    let named = presented.user_id.as_deref();
-    let own_id = own.as_ref().map(|own| own.caller.user.id);
-    let (credential, ends_at) =
-        own.as_ref().map_or((Credential::Proxy, None), |own| (own.caller.credential, own.ends_at));
-    let user = match (named, &own) {
-        (None, Some(own)) => own.caller.user.clone(),
+    let (credential, ends_at) = own.map_or((Credential::Proxy, None), |own| (own.caller.credential, own.ends_at));
+    let user = match (named, own) {
+        (Some(named), None) => find_named(reader, named, policy)?,
+        (Some(named), Some(_)) if acting.is_some() => find_named(reader, named, policy)?,
+        (_, Some(own)) => Some(own.caller.user.clone()),
         (None, None) => return Err(Error::Unauthenticated),
-        (Some(named), _) => match find_named(reader, named, policy)? {
-            Some(user) => user,
-            None => return Ok(Identity::ToProvision),
-        },
     };
-    let acting = own.as_ref().map(|own| own.caller.user.key).filter(|_| own_id != Some(user.id));
-    let scopes = match &own {
-        None => scopes_of_proxy(),
-        Some(own) if acting.is_some() => {
-            own.caller.scopes.without(Scope::Admin).without(Scope::ActAs).without(Scope::Metrics)
-        }
-        Some(own) => own.caller.scopes,
-    };
+    let Some(user) = user else { return Ok(Identity::ToProvision) };
+    let acting = acting.map(|user| user.key);
     let caller = Caller { user, credential, scopes, acting, trusted: true, tier_override };
     Ok(Identity::Known(Authenticated { caller, ends_at }))
 }

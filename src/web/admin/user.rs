@@ -1,7 +1,7 @@
 //! What an administrator does to one user.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Serialize;
@@ -19,7 +19,7 @@ use crate::service::{ledger as entries, quota};
 use crate::store::Reader;
 use crate::web::answer::{created, page_limit};
 use crate::web::auth::{TokensAnswer, new_password, parse_paging, with_secret};
-use crate::web::extract::{Body, Client, MaybeKey, Query};
+use crate::web::extract::{Body, Client, MaybeKey, Path, Query};
 use crate::web::input;
 use crate::web::problem::Answer;
 use crate::web::state::{AppState, Known};
@@ -64,6 +64,14 @@ fn parse_id(id: &str) -> Result<UserId> {
 
 fn role(value: Value) -> Result<Role, input::Why> {
     value.as_str().and_then(Role::parse).ok_or_else(|| "must be user or admin".to_owned())
+}
+
+/// A tier of the configuration.
+fn known_tier(state: &AppState) -> impl Fn(Value) -> Result<String, input::Why> {
+    |value| match value {
+        Value::String(tier) if state.quota.tiers.has(&tier) => Ok(tier),
+        _ => Err(format!("must be one of {}", state.quota.tiers.names())),
+    }
 }
 
 /// Who acts, for the audit log.
@@ -122,7 +130,7 @@ pub(in crate::web) async fn create(
     let mut fields = body.fields()?;
     let email = fields.required("email", input::email);
     let role = fields.optional("role", role).unwrap_or(Role::User);
-    let tier = fields.optional("tier", input::text(1..=64)).unwrap_or_else(|| state.config.auth.default_tier.clone());
+    let tier = fields.optional("tier", known_tier(&state)).unwrap_or_else(|| state.config.auth.default_tier.clone());
     let password = fields.optional("password", new_password);
     let (email, password) = fields.finish(|| Some((email?, password)))?;
     let needs_session = move |caller: &Caller| if role == Role::Admin { require_session(caller) } else { Ok(()) };
@@ -169,7 +177,7 @@ pub(in crate::web) async fn update(
     let changes = Changes {
         email: fields.optional("email", input::email),
         role: fields.optional("role", role),
-        tier: fields.optional("tier", input::text(1..=64)),
+        tier: fields.optional("tier", known_tier(&state)),
         disabled: fields.optional("disabled", input::flag),
     };
     fields.finish(|| Some(()))?;
@@ -291,7 +299,7 @@ pub(in crate::web) async fn correct(
     key: MaybeKey,
     body: Body,
 ) -> Answer<Response> {
-    let key = key.with(&body);
+    let key = key.with(&body)?;
     let mut fields = body.fields()?;
     let reason = fields.required("reason", input::text(1..=METADATA_BYTES_MAX / 8));
     let fact = parse_fact(&mut fields);

@@ -5,12 +5,12 @@ mod parse;
 mod write;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 
 pub(super) use write::{delete, delete_many, patch, store, store_batch};
 
 use super::answer::next_cursor;
-use super::extract::{Body, Query};
+use super::extract::{Body, Path, Query};
 use super::problem::Answer;
 use super::state::{AppState, Known};
 use crate::domain::memory::Mode;

@@ -1,7 +1,7 @@
 //! Writing memories. What is slow, the embedding, is done before the write begins.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::StatusCode;
 
 use super::answer::{BatchAnswer, DeleteAnswer, MemoryAnswer, SimilarAnswer, StoreAnswer};
@@ -11,7 +11,7 @@ use crate::domain::{Error, Result};
 use crate::service::idempotency::{self, Key};
 use crate::service::memory;
 use crate::web::answer::{created, respond};
-use crate::web::extract::{Body, MaybeKey, Query};
+use crate::web::extract::{Body, MaybeKey, Path, Query};
 use crate::web::problem::Answer;
 use crate::web::state::{AppState, Known};
 
@@ -22,7 +22,7 @@ const SIMILAR_LEAST: f64 = 0.5;
 
 /// `POST /memory/store`
 pub(in crate::web) async fn store(State(state): State<AppState>, known: Known, key: MaybeKey, body: Body) -> Answer {
-    let key = key.with(&body);
+    let key = key.with(&body)?;
     let (described, report_similar) = parse::store(body, &state.config.memory, state.now())?;
     if let Some(first) = first_answer(&state, &known, key.as_ref()).await? {
         return Ok(respond(first));
@@ -46,7 +46,7 @@ pub(in crate::web) async fn store_batch(
     key: MaybeKey,
     body: Body,
 ) -> Answer {
-    let key = key.with(&body);
+    let key = key.with(&body)?;
     let batch = parse::store_batch(body, &state.config.memory, state.now())?;
     if let Some(first) = first_answer(&state, &known, key.as_ref()).await? {
         return Ok(respond(first));

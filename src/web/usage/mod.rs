@@ -4,12 +4,12 @@ mod record;
 mod reservation;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::answer::page_limit;
-use super::extract::{Body, Query};
+use super::extract::{Body, Path, Query};
 use super::input;
 use super::problem::Answer;
 use super::state::{AppState, Known};
@@ -27,8 +27,13 @@ const DAYS: std::ops::RangeInclusive<i64> = 1..=366;
 
 pub(super) fn parse_days(query: Query) -> Result<i32> {
     let mut fields = query.0;
+    let days = take_days(&mut fields);
+    fields.finish(|| days)
+}
+
+fn take_days(fields: &mut input::Fields) -> Option<i32> {
     let days = fields.optional("days", input::integer_text(DAYS)).unwrap_or(30);
-    fields.finish(|| i32::try_from(days).ok())
+    i32::try_from(days).ok()
 }
 
 #[derive(Serialize)]
@@ -208,8 +213,11 @@ pub(super) async fn timeseries(
     Path(resource): Path<String>,
     query: Query,
 ) -> Answer<Json<Vec<SeriesElement>>> {
-    let resource = input::resource(Value::String(resource)).map_err(|why| Error::invalid("resourceType", why))?;
-    let days = parse_days(query)?;
+    let mut fields = query.0;
+    let resource =
+        fields.absorb(input::resource(Value::String(resource)).map_err(|why| Error::invalid("resourceType", why)))?;
+    let days = take_days(&mut fields);
+    let (resource, days) = fields.finish(|| resource.zip(days))?;
     let policy = state.quota.clone();
     let series = state
         .read(&known, move |reader, caller| ledger::series(reader, &policy, caller.user.key, resource, days))

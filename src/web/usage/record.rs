@@ -86,7 +86,7 @@ impl RecordAnswer {
 
 /// `POST /usage/record`
 pub(in crate::web) async fn record(State(state): State<AppState>, known: Known, key: MaybeKey, body: Body) -> Answer {
-    let key = key.with(&body);
+    let key = key.with(&body)?;
     let mut fields = body.fields()?;
     let fact = parse_fact(&mut fields);
     let fact = fields.finish(|| fact)?;
@@ -112,7 +112,7 @@ pub(in crate::web) async fn record_batch(
     key: MaybeKey,
     body: Body,
 ) -> Answer {
-    let key = key.with(&body);
+    let key = key.with(&body)?;
     let facts = parse_batch(body)?;
     require_may_reverse(known.caller(), &facts)?;
     let policy = state.quota.clone();

@@ -1,7 +1,7 @@
 //! Reservations: promises of quota.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::IntoResponse;
 use http::StatusCode;
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::domain::quota::{RESERVATION_TTL_S, RESERVATION_TTL_S_MAX, Reservation
 use crate::domain::unit::{AMOUNT_MAX, EntryId, ReservationId, Timestamp};
 use crate::service::quota;
 use crate::web::answer::{created, next_cursor, page_limit};
-use crate::web::extract::{Body, MaybeKey, Query};
+use crate::web::extract::{Body, MaybeKey, Path, Query};
 use crate::web::input;
 use crate::web::problem::Answer;
 use crate::web::state::{AppState, Known};
@@ -36,7 +36,7 @@ impl ReservationAnswer {
 
 /// `POST /usage/reservations`
 pub(in crate::web) async fn reserve(State(state): State<AppState>, known: Known, key: MaybeKey, body: Body) -> Answer {
-    let key = key.with(&body);
+    let key = key.with(&body)?;
     let mut fields = body.fields()?;
     let resource = fields.required("resourceType", metered_by_hand);
     let amount = fields.required("amount", input::integer(1..=AMOUNT_MAX));

@@ -1,0 +1,187 @@
+//! The erasure of a whole user.
+
+use serde_json::{Value, json};
+
+use super::acts;
+use crate::suite::calls::{faults_of, id_of, tokens};
+use crate::suite::support::{PASSWORD, TestApp, form, request};
+
+const EMAIL: &str = "erase.me.please@example.org";
+const MARK: &str = "zebra-crossing-mark";
+
+/// Where in the files of the data directory a text stands.
+fn found_in_files(app: &TestApp, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in std::fs::read_dir(app.directory.path()).unwrap() {
+        let path = file.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        if bytes.windows(text.len()).any(|window| window.eq_ignore_ascii_case(text.as_bytes())) {
+            found.push(path.file_name().unwrap().to_string_lossy().into_owned());
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn an_erased_user_leaves_a_bare_id_and_nothing_else() {
+    let app = TestApp::new();
+    erase_and_look(&app, "tallybox.db-wal", async || ()).await;
+}
+
+#[tokio::test]
+async fn what_had_been_copied_into_the_database_is_overwritten() {
+    let app = TestApp::with_config("[store]\ncheckpoint_pages = 100");
+    erase_and_look(&app, "tallybox.db", async || {
+        // Enough for the log to be copied.
+        let other = app.user("other@example.org", "pro").await;
+        let entry = json!({"resourceType": "llm_tokens", "amount": 1, "metadata": {"note": "x".repeat(4_000)}});
+        for _ in 0..150 {
+            app.tell(&other.token, "/usage/record", entry.clone()).await.expect(201);
+        }
+        app.drop_at(&app.log_in("admin@example.org").await, &format!("/api/admin/users/{}?erase=true", other.id))
+            .await
+            .expect(200);
+    })
+    .await;
+}
+
+async fn erase_and_look(app: &TestApp, holder: &str, meanwhile: impl AsyncFn()) {
+    let admin = app.admin("admin@example.org").await;
+    let session = app.log_in("admin@example.org").await;
+    let user = app.user_with_password(EMAIL, "free_trial").await;
+    app.log_in(EMAIL).await;
+    let path = format!("/api/admin/users/{}", user.id);
+    let metadata = json!({"resourceType": "llm_tokens", "amount": 900, "metadata": {"note": MARK}});
+    let key = [("Idempotency-Key", MARK)];
+    let entry = id_of(&app.tell_with(&user.token, "/usage/record", metadata, &key).await.expect(201));
+    let hold = app.hold(&user, 50).await;
+    app.tell(
+        &user.token,
+        &format!("/usage/reservations/{hold}/settle"),
+        json!({"amount": 5, "metadata": {"note": MARK}}),
+    )
+    .await
+    .expect(200);
+    app.hold(&user, 50).await;
+    app.enforce(&user, 1_000).await.expect(429);
+    app.pass().await;
+    app.enforce(&user, 1_000).await.expect(429);
+    let refund = json!({"resourceType": "llm_tokens", "amount": -1, "reverses": entry, "reason": MARK});
+    app.tell(&session, &format!("{path}/ledger"), refund).await.expect(201);
+    app.call("PATCH", &path, Some(&session), Some(json!({"email": format!("x{EMAIL}")}))).await.expect(200);
+    app.call("PATCH", &path, Some(&session), Some(json!({"email": EMAIL}))).await.expect(200);
+    app.tell(&session, &format!("{path}/password"), json!({})).await.expect(200);
+    meanwhile().await;
+    for text in [EMAIL, MARK] {
+        let files = found_in_files(app, text);
+        assert!(files.iter().any(|file| *file == holder), "{text} in {files:?}");
+    }
+    let asked = app.drop_at(&session, &path).await.expect(422);
+    assert_eq!(faults_of(&asked), ["erase"]);
+    app.drop_at(&session, &format!("{path}?erase=false")).await.expect(422);
+    let receipt = app.drop_at(&session, &format!("{path}?erase=true")).await.expect(200).json;
+    assert_eq!((&receipt["id"], &receipt["erased"]["ledger_entries"]), (&json!(user.id), &json!(3)));
+    app.pass().await;
+    app.proves();
+    for text in [EMAIL, MARK] {
+        assert_eq!(found_in_files(app, text), Vec::<String>::new(), "{text}");
+    }
+    let log = acts(app, &admin.token).await;
+    let of_user: Vec<&Value> = log.iter().filter(|act| act["subject"]["id"] == user.id.as_str()).collect();
+    assert!(of_user.iter().any(|act| act["action"] == "user.erase"));
+    assert!(
+        of_user
+            .iter()
+            .all(|act| act["subject"]["email"].is_null() && act["before"].is_null() && act["after"].is_null())
+    );
+    let overview = app.ask(&admin.token, "/api/admin/overview").await.expect(200).json;
+    assert_eq!(
+        (&overview["recentRefusals"], &overview["topUsers"], &overview["users"]["total"]),
+        (&json!([]), &json!([]), &json!(1))
+    );
+    assert_eq!(app.ask(&admin.token, "/api/admin/usage").await.json["totals"], json!([]));
+}
+
+#[tokio::test]
+async fn an_erased_id_is_gone_and_never_provisioned_again() {
+    let app = TestApp::with_config("[auth]\nidentity_proxies = [\"10.0.0.1\"]\nauto_provision = true");
+    let admin = app.admin("admin@example.org").await;
+    let user = app.user_with_password(EMAIL, "free_trial").await;
+    let path = format!("/api/admin/users/{}", user.id);
+    app.drop_at(&admin.token, &format!("{path}?erase=true")).await.expect(200);
+    app.ask(&user.token, "/usage/tokens").await.expect(401);
+    let login = json!({"email": EMAIL, "password": PASSWORD});
+    app.call("POST", "/auth/login", None, Some(login)).await.expect(401);
+    let reason = json!({"resourceType": "llm_tokens", "amount": 1, "reason": "r"});
+    for (method, below, body) in [
+        ("GET", "", None),
+        ("GET", "/usage", None),
+        ("GET", "/ledger", None),
+        ("GET", "/tokens", None),
+        ("PATCH", "", Some(json!({"tier": "pro"}))),
+        ("POST", "/ledger", Some(reason)),
+        ("POST", "/password", Some(json!({}))),
+        ("DELETE", "?erase=true", None),
+    ] {
+        let gone = app.call(method, &format!("{path}{below}"), Some(&admin.token), body).await.expect(410);
+        assert_eq!(gone.code(), "erased", "{method} {below}");
+    }
+    let named = [("X-User-Id", user.id.as_str()), ("X-User-Email", EMAIL)];
+    app.call_from("10.0.0.1", request("GET", "/usage/tokens", None, None, &named)).await.expect(410);
+    app.call_with("GET", "/usage/tokens", Some(&admin.token), None, &named).await.expect(410);
+    let filtered = app.ask(&admin.token, "/api/admin/users").await.json;
+    assert_eq!(filtered["users"].as_array().unwrap().len(), 1);
+    // The address is free for somebody new, who has another id.
+    let made = app.tell(&admin.token, "/api/admin/users", json!({"email": EMAIL})).await.expect(201);
+    assert_ne!(id_of(&made), user.id);
+    app.proves();
+}
+
+#[tokio::test]
+async fn an_erased_admin_leaves_what_was_done_but_not_who_it_was() {
+    let app = TestApp::with_config("[server]\ntrusted_proxies = [\"127.0.0.1\"]");
+    let admin = app.admin("admin@example.org").await;
+    let second = app.admin(EMAIL).await;
+    let user = app.user("a@example.org", "free_trial").await;
+    let held = {
+        let headers = [("X-User-Id", user.id.as_str())];
+        id_of(&app.tell_with(&second.token, "/usage/reservations", tokens(300), &headers).await.expect(201))
+    };
+    let path = format!("/api/admin/users/{}", user.id);
+    let from = [("X-Forwarded-For", "203.0.113.77")];
+    app.call_with("PATCH", &path, Some(&second.token), Some(json!({"tier": "pro"})), &from).await.expect(200);
+    let act = acts(&app, &admin.token).await[0].clone();
+    assert_eq!((&act["address"], &act["actor"]["email"]), (&json!("203.0.113.77"), &json!(EMAIL)));
+    app.drop_at(&admin.token, &format!("/api/admin/users/{}?erase=true", second.id)).await.expect(200);
+    let log = app.ask(&admin.token, "/api/admin/audit?limit=100").await.expect(200);
+    assert!(!log.text.contains(EMAIL) && !log.text.contains("203.0.113.77"));
+    let kept = log.json["acts"].as_array().unwrap().iter().find(|kept| kept["id"] == act["id"]).unwrap().clone();
+    assert_eq!((&kept["after"], &kept["actor"]["id"]), (&json!({"tier": "pro"}), &json!(second.id)));
+    app.proves();
+    // What it held for others stays until it expires.
+    assert_eq!(app.tokens(&user).await, (0, 300));
+    app.release(&user, &held).await.expect(409);
+    app.clock.advance_millis(300_000);
+    app.pass().await;
+    assert_eq!(app.tokens(&user).await, (0, 0));
+    app.proves();
+}
+
+#[tokio::test]
+async fn the_address_of_who_set_the_box_up_goes_with_the_person() {
+    let app = TestApp::with_config("[server]\ntrusted_proxies = [\"127.0.0.1\"]");
+    let link = app.app.store().write(tallybox::service::auth::link::issue_setup).await.unwrap().unwrap();
+    let address = link.address(None);
+    let token = address.split("token=").last().unwrap();
+    let mut filled = form("/setup", None, &[("token", token), ("email", EMAIL), ("password", PASSWORD)]);
+    filled.headers_mut().insert("x-forwarded-for", "203.0.113.77".parse().unwrap());
+    app.send(filled).await.expect(303);
+    let admin = app.admin("admin@example.org").await;
+    let log = app.ask(&admin.token, "/api/admin/audit").await.expect(200);
+    assert!(log.text.contains("203.0.113.77"), "{}", log.text);
+    let first = app.ask(&admin.token, &format!("/api/admin/users?q={EMAIL}")).await.expect(200);
+    let id = first.json["users"][0]["id"].as_str().unwrap().to_owned();
+    app.drop_at(&admin.token, &format!("/api/admin/users/{id}?erase=true")).await.expect(200);
+    let log = app.ask(&admin.token, "/api/admin/audit").await.expect(200).text;
+    assert!(!log.contains("203.0.113.77") && !log.contains(EMAIL), "{log}");
+}
