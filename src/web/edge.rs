@@ -11,7 +11,7 @@ use axum::extract::Request;
 use axum::handler::Handler;
 use axum::response::{IntoResponse, Response};
 use axum::{BoxError, Router};
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Method, StatusCode};
 use tower::Service;
 use tower_http::catch_panic::CatchPanic;
@@ -96,6 +96,8 @@ async fn answer(edge: Edge, request: Request) -> Response {
         response = method_not_allowed(&response);
     }
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        // The router has measured the empty body that the problem had until here.
+        response.headers_mut().remove(CONTENT_LENGTH);
         if wants_page || response.extensions().get::<IsPage>().is_some() {
             let page = crate::view::error::page(problem.status.as_u16(), &problem.detail, &id);
             *response.body_mut() = Body::from(page.into_string());

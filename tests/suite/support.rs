@@ -234,6 +234,10 @@ async fn read(response: Response) -> Reply {
     let bytes = body.collect().await.unwrap().to_bytes();
     let text = String::from_utf8_lossy(&bytes).into_owned();
     assert_ne!(parts.status, StatusCode::INTERNAL_SERVER_ERROR, "{text}");
+    // A client believes the length: what is longer is cut, what is shorter is waited for.
+    if let Some(length) = parts.headers.get("content-length").filter(|_| !text.is_empty()) {
+        assert_eq!(length.to_str().unwrap(), bytes.len().to_string(), "{text}");
+    }
     Reply {
         status: parts.status.as_u16(),
         headers: parts.headers,
