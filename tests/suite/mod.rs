@@ -8,6 +8,7 @@ mod embedding_remote;
 mod identity;
 mod input;
 mod memory;
+mod model;
 mod queue;
 mod support;
 mod usage;
