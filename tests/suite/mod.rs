@@ -10,5 +10,6 @@ mod input;
 mod memory;
 mod model;
 mod queue;
+mod race;
 mod support;
 mod usage;
