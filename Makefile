@@ -1,28 +1,39 @@
 # make run    build and start on ./data, and print where to go
 # make test   everything: format, lints, all tests; installs what the tests need
-# make check  the fast loop: format, clippy, cargo tests
-# make bench  the measured table; make model: rebuild the embedding model from its original
+# make check  the fast loop: format, clippy, tests
+# make bench  the measured table of the README, beside its peers
+# make model  the embedding model from its hash-pinned original
 
 CARGO ?= cargo
+PYTHON ?= python3
 # Rust's own tests run under nextest where it is installed, else under cargo test.
 TEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run --no-fail-fast || echo test)
 
-.PHONY: run test check fmt bench model
+.PHONY: run test check bench needs
 
 run:
 	$(CARGO) build --release
-	./target/release/tallybox serve --data-dir data
+	$(or $(CARGO_TARGET_DIR),target)/release/tallybox serve --data-dir data
 
-test: check
+test: needs check
 
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) $(TEST)
 
-fmt:
-	$(CARGO) fmt
+# What the build and the tests need beside Rust: a C compiler, for SQLite.
+needs:
+	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer (rustup)"; exit 1; }
+	@command -v cc >/dev/null || { command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq gcc libc6-dev; } \
+	  || { echo "a C compiler is missing: install gcc or clang"; exit 1; }
+	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 \
+	  || rustup component add rustfmt clippy \
+	  || { echo "rustfmt and clippy are missing: rustup component add rustfmt clippy"; exit 1; }
 
+# Needs wrk; PocketBase and onnxruntime are measured beside where they are installed.
 bench:
 	$(CARGO) build --release
-	python3 benches/bench.py
+	$(PYTHON) benches/bench.py
+
+include model.mk

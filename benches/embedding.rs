@@ -5,6 +5,7 @@
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
+    clippy::disallowed_methods,
     reason = "a benchmark reports to the terminal and stops at the first fault"
 )]
 

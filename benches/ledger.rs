@@ -3,6 +3,14 @@
 //! `ledger fill DIRECTORY ENTRIES USERS` writes entries of so many users over the last 30 days; `ledger ceiling` prints
 //! entries a second of transactions of 1,000, written in process by the same code on the same schema.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "a benchmark reports to the terminal and stops at the first fault"
+)]
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -50,7 +58,7 @@ fn open(directory: &Path, users: usize) -> (Store, Vec<UserKey>) {
                 let id = format!("00000000-0000-4000-8000-{user:012x}");
                 let presented = Presented { from_identity_proxy: true, user_id: Some(id), ..Presented::default() };
                 auth::provision(writer, &presented, &policy)?;
-                let auth::Identity::Known(known) = auth::authenticate(writer, &presented, &policy)? else {
+                let auth::Identity::Known(known) = auth::authenticate(writer, &presented, &policy, None)? else {
                     panic!("a provisioned user is known")
                 };
                 keys.push(known.caller.user.key);

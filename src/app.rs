@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::{Extension, Router};
+use hyper::Request;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tower::ServiceExt;
+use tower::Service;
 
 use crate::adapter::embedder::{self, Embedder, EmbedderPool};
 use crate::clock::Clock;
@@ -21,13 +22,13 @@ use crate::config::Config;
 use crate::service::memory;
 use crate::store::Store;
 pub use crate::web::Access;
-use crate::web::{self, AppState, Peer};
+use crate::web::{self, AppState, Edge, Peer};
 use crate::worker::Worker;
 
 /// The program, built and not yet serving.
 pub struct App {
     state: AppState,
-    router: Router,
+    edge: Edge,
 }
 
 impl App {
@@ -54,13 +55,13 @@ impl App {
         adopt_model(&store, embedder.model())?;
         let pool = EmbedderPool::start(embedder, config.embedding.queue)?;
         let state = AppState::new(Arc::new(config), store, pool);
-        let router = web::router(&state);
-        Ok(Self { state, router })
+        let edge = web::application(&state);
+        Ok(Self { state, edge })
     }
 
     /// The HTTP application, for calls without a network.
     pub fn router(&self) -> Router {
-        self.router.clone()
+        Router::new().fallback_service(self.edge.clone())
     }
 
     /// The HTTP application as a client at `peer` meets it, for calls without a network.
@@ -125,7 +126,11 @@ impl App {
             };
             // Small answers are sent at once; a peer that is already gone is noticed when it is served.
             let _ = stream.set_nodelay(true);
-            let service = TowerToHyperService::new(with_peer(self.router.clone(), peer));
+            let edge = self.edge.clone();
+            let service = service_fn(move |mut request| {
+                Request::extensions_mut(&mut request).insert(Peer(peer));
+                edge.clone().call(request)
+            });
             let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
             let connection = graceful.watch(connection);
             tokio::spawn(async move {
@@ -156,19 +161,4 @@ fn adopt_model(store: &Store, model: &str) -> anyhow::Result<()> {
         scope.spawn(adopt).join()
     });
     adopted.map_err(|_| anyhow::anyhow!("the embedding model could not be noted"))?.map_err(Into::into)
-}
-
-fn with_peer(
-    router: Router,
-    peer: SocketAddr,
-) -> impl tower::Service<
-    hyper::Request<hyper::body::Incoming>,
-    Response = axum::response::Response,
-    Error = std::convert::Infallible,
-    Future = impl Send,
-> + Clone {
-    router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        request.map(axum::body::Body::new)
-    })
 }

@@ -1,7 +1,7 @@
 //! Time, ids and randomness: the only place that asks the machine for any of them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use uuid::{NoContext, Uuid};
 
@@ -58,6 +58,13 @@ impl Clock {
         let nanos = u32::try_from(milliseconds % 1_000 * 1_000_000).unwrap_or(0);
         UserId(Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, milliseconds / 1_000, nanos)))
     }
+}
+
+/// A new request id: 32 hexadecimal digits, of which half are random to this process and half count.
+pub fn new_request_id() -> String {
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| u64::from_be_bytes(random_bytes()));
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("{:016x}{:016x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// `N` random bytes from the operating system.

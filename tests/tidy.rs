@@ -1,6 +1,8 @@
 //! The walls of the house, held by a test: which layer may name which, how long a file may be, where unsafe code, SQL and
 //! the machine's own clock may stand.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

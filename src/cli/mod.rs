@@ -4,6 +4,7 @@ mod check;
 mod healthcheck;
 mod logging;
 pub(crate) mod output;
+mod reembed;
 mod serve;
 mod token;
 mod user;
@@ -64,6 +65,8 @@ enum Command {
     Config,
     /// Prove that totals are the sums of their entries and nothing is orphaned: exit 1 and the differences where not
     Check,
+    /// Make all embeddings anew after a change of the embedding model, with the server stopped; resumable
+    Reembed,
     /// Ask the server on this machine whether it is alive: exit 0 if so, else 1
     Healthcheck(Listen),
 }
@@ -83,6 +86,7 @@ impl Arguments {
             Command::User(command) => command.run(&self.place)?,
             Command::Token(command) => command.run(&self.place)?,
             Command::Config => output::result(self.place.load()?.to_masked_toml().trim_end())?,
+            Command::Reembed => reembed::run(&self.place)?,
             Command::Check => return check::report(&self.place.open()?.store),
             Command::Healthcheck(listen) => {
                 let address = listen.listen.map_or_else(|| self.place.load().map(|config| config.server.listen), Ok)?;

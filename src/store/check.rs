@@ -98,6 +98,11 @@ const CHECKS: &[Check] = &[
               UNION ALL SELECT 'memory ' || m.id || ' without a full-text row' FROM memories m \
               WHERE m.id NOT IN (SELECT id FROM docs)",
     },
+    Check {
+        name: "every vector has length 1",
+        sql: "SELECT 'vector ' || id || ' has length ' || coalesce(vec_distance_l2(embedding, zeroblob(1536)), 'none') \
+              FROM vectors WHERE coalesce(abs(vec_distance_l2(embedding, zeroblob(1536)) - 1.0) > 0.001, 1)",
+    },
     Check { name: "the ledger's door is shut", sql: "SELECT 'open for user ' || user_id FROM ledger_door" },
 ];
 

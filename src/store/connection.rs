@@ -17,7 +17,7 @@ const SQLITE_VERSION_LEAST: i32 = 3_051_003;
 /// Statements that each connection keeps prepared.
 const STATEMENTS_KEPT: usize = 256;
 /// How long a connection waits for another process's write lock.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(5_000);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the emptying of the log waits for readers.
 const LOG_TIMEOUT: Duration = Duration::from_millis(200);
@@ -96,7 +96,7 @@ pub(super) fn open_readers(path: &Path, count: u32) -> Result<Pool<SqliteConnect
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let manager = SqliteConnectionManager::file(path).with_flags(flags).with_init(|connection| {
         set_common(connection)?;
-        connection.pragma_update(None, "cache_size", -8 * 1024)?;
+        connection.pragma_update(None, "cache_size", -24 * 1024)?;
         connection.pragma_update(None, "query_only", true)
     });
     Pool::builder()

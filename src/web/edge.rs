@@ -1,13 +1,20 @@
 //! Around every request: its id, its time limit, its guard, and the shape of its failures.
 
+use std::any::Any;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::handler::Handler;
 use axum::response::{IntoResponse, Response};
+use axum::{BoxError, Router};
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Method, StatusCode};
+use tower::Service;
+use tower_http::catch_panic::CatchPanic;
 
 use tracing::Instrument;
 
@@ -15,9 +22,9 @@ use super::extract::presented;
 use super::pages::{self, IsPage};
 use super::problem::{Failure, Problem, method_not_allowed};
 use super::state::{AppState, acting_for_another};
-use crate::clock::random_bytes;
-use crate::domain::Error;
+use crate::clock::new_request_id;
 use crate::domain::auth::Scope;
+use crate::domain::{Error, Result};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -38,18 +45,49 @@ pub enum Access {
     Page,
 }
 
-/// The outermost layer.
-pub(super) async fn edge(State(state): State<AppState>, request: Request, next: Next) -> Response {
+/// What answers in the place of a handler that panicked.
+pub(super) type OnPanic = fn(Box<dyn Any + Send>) -> Response;
+
+/// The application within its edge.
+#[derive(Clone)]
+pub(crate) struct Edge {
+    pub(super) state: AppState,
+    pub(super) router: CatchPanic<Router, OnPanic>,
+}
+
+impl<B> Service<http::Request<B>> for Edge
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // A router is always ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let edge = self.clone();
+        Box::pin(async move { Ok(answer(edge, request.map(Body::new)).await) })
+    }
+}
+
+async fn answer(edge: Edge, request: Request) -> Response {
+    let Edge { state, mut router } = edge;
     let id = request_id(&request);
     let wants_page = wants_page(&request);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let started = std::time::Instant::now();
     let limit = Duration::from_millis(state.config.server.request_timeout_ms.unsigned_abs());
     // Whatever is logged on the way carries the id, at every level of the log.
-    let span = tracing::error_span!("request", id, %method, path);
+    let span = tracing::error_span!("request", id);
     let answer = async {
-        match tokio::time::timeout(limit, next.run(request)).await {
-            Ok(response) => response,
+        match tokio::time::timeout(limit, router.call(request)).await {
+            Ok(Ok(response)) => response.map(Body::new),
+            Ok(Err(never)) => match never {},
             Err(_) => Failure(Error::Timeout).into_response(),
         }
     };
@@ -75,9 +113,9 @@ pub(super) async fn edge(State(state): State<AppState>, request: Request, next: 
     }
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
     if status >= 500 {
-        tracing::warn!(parent: &span, status, ?elapsed, "failed");
+        tracing::warn!(parent: &span, %method, path, status, ?elapsed, "failed");
     } else {
-        tracing::debug!(parent: &span, status, ?elapsed, "answered");
+        tracing::debug!(parent: &span, %method, path, status, ?elapsed, "answered");
     }
     response
 }
@@ -88,7 +126,7 @@ fn request_id(request: &Request) -> String {
     let is_good = |id: &&str| {
         (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
     };
-    own.filter(is_good).map_or_else(|| format!("{:032x}", u128::from_be_bytes(random_bytes())), str::to_owned)
+    own.filter(is_good).map_or_else(new_request_id, str::to_owned)
 }
 
 /// A person with a browser asks, not a program: for a path that is not the JSON API.
@@ -99,43 +137,57 @@ fn wants_page(request: &Request) -> bool {
     !is_api && accepts.is_some_and(|accept| accept.contains("text/html"))
 }
 
-/// What a route's guard knows.
+/// A handler that is reached only by a caller who has what its route asks.
 #[derive(Clone)]
-pub(super) struct Guard {
-    pub(super) state: AppState,
+pub(super) struct Guarded<H> {
     pub(super) access: Access,
+    pub(super) handler: H,
 }
 
-/// Lets a request through to its handler only if the caller has what the route asks.
-pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    let scope = match guard.access {
-        Access::Open => return next.run(request).await,
-        Access::Page => {
-            let (method, uri) = (request.method().clone(), request.uri().clone());
-            return pages::finish(&method, &uri, next.run(request).await);
-        }
+impl<H, T> Handler<T, AppState> for Guarded<H>
+where
+    H: Handler<T, AppState>,
+    T: 'static,
+{
+    type Future = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+    fn call(self, mut request: Request, state: AppState) -> Self::Future {
+        Box::pin(async move {
+            if self.access == Access::Page {
+                let (method, uri) = (request.method().clone(), request.uri().clone());
+                return pages::finish(&method, &uri, self.handler.call(request, state).await);
+            }
+            match admit(&state, self.access, &mut request).await {
+                Ok(()) => self.handler.call(request, state).await,
+                Err(error) => Failure(error).into_response(),
+            }
+        })
+    }
+}
+
+/// Puts who calls into the request, for the handler to take.
+async fn admit(state: &AppState, access: Access, request: &mut Request) -> Result<()> {
+    let scope = match access {
+        Access::Open | Access::Page => return Ok(()),
         Access::AnyCredential | Access::Session => None,
         Access::Scope(scope) => Some(scope),
         Access::Admin => Some(Scope::Admin),
     };
-    let presented = presented(request.headers(), request.extensions(), &guard.state);
-    let known = match guard.state.admit(presented, scope).await {
-        Ok(known) => known,
-        Err(error) => return Failure(error).into_response(),
-    };
-    let own_alone = !matches!(guard.access, Access::Scope(_));
+    let presented = presented(request.headers(), request.extensions(), state);
+    let known = state.admit(presented, scope).await?;
+    let own_alone = !matches!(access, Access::Scope(_));
     if own_alone && !known.caller().is_own() {
-        return Failure(acting_for_another()).into_response();
+        return Err(acting_for_another());
     }
-    if guard.access == Access::Session && !known.caller().is_session() {
-        return Failure(Error::forbidden("session_required", "this takes a session, not a token")).into_response();
+    if access == Access::Session && !known.caller().is_session() {
+        return Err(Error::forbidden("session_required", "this takes a session, not a token"));
     }
     request.extensions_mut().insert(known);
-    next.run(request).await
+    Ok(())
 }
 
 /// A panic in a handler: logged by the panic hook, answered as an internal error.
-pub(super) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     Failure(Error::Internal(format!("a handler panicked: {}", text.unwrap_or("?")))).into_response()
 }

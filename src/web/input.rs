@@ -102,6 +102,7 @@ impl Fields {
     }
 
     /// A field of which null means something: absent, null, or a value.
+    #[expect(clippy::option_option, reason = "absent, null and a value are three things")]
     pub(super) fn nullable<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, Why>) -> Option<Option<T>> {
         if matches!(self.map.get(name), Some(Value::Null)) {
             self.map.remove(name);

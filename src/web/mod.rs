@@ -17,15 +17,17 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::handler::Handler;
-use axum::middleware::from_fn_with_state;
 use axum::routing::{self, MethodRouter};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method};
+use tower::Layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::domain::auth::Scope;
 pub use edge::Access;
+pub(crate) use edge::Edge;
+use edge::Guarded;
 pub(crate) use extract::Peer;
 pub(crate) use state::AppState;
 
@@ -38,19 +40,19 @@ pub(crate) struct Route {
 }
 
 fn get<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
-    Route { method: Method::GET, path, access, handler: routing::get(handler) }
+    Route { method: Method::GET, path, access, handler: routing::get(Guarded { access, handler }) }
 }
 
 fn post<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
-    Route { method: Method::POST, path, access, handler: routing::post(handler) }
+    Route { method: Method::POST, path, access, handler: routing::post(Guarded { access, handler }) }
 }
 
 fn delete<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
-    Route { method: Method::DELETE, path, access, handler: routing::delete(handler) }
+    Route { method: Method::DELETE, path, access, handler: routing::delete(Guarded { access, handler }) }
 }
 
 fn patch<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
-    Route { method: Method::PATCH, path, access, handler: routing::patch(handler) }
+    Route { method: Method::PATCH, path, access, handler: routing::patch(Guarded { access, handler }) }
 }
 
 impl Route {
@@ -145,7 +147,7 @@ fn cors(origins: &[String]) -> CorsLayer {
             HeaderName::from_static("idempotent-replayed"),
             RETRY_AFTER,
         ])
-        .max_age(Duration::from_secs(600))
+        .max_age(Duration::from_mins(10))
 }
 
 fn page_routes() -> Vec<Route> {
@@ -190,20 +192,19 @@ pub(crate) fn paths() -> Vec<(Method, String, Access)> {
 }
 
 /// The whole application.
-pub(crate) fn router(state: &AppState) -> Router {
+pub(crate) fn application(state: &AppState) -> Edge {
     let mut router: Router<AppState> = Router::new();
     for route in routes() {
-        let guard = edge::Guard { state: state.clone(), access: route.access };
-        let handler = route.handler.clone().layer(from_fn_with_state(guard, edge::guard));
         if route.has_twin() {
-            router = router.route(&format!("/api{}", route.path), handler.clone());
+            router = router.route(&format!("/api{}", route.path), route.handler.clone());
         }
-        router = router.route(route.path, handler);
+        router = router.route(route.path, route.handler);
     }
-    router = router.fallback(problem::no_such_route).layer(CatchPanicLayer::custom(edge::panicked));
+    router = router.fallback(problem::no_such_route);
     let origins = &state.config.server.cors_origins;
     if !origins.is_empty() {
         router = router.layer(cors(origins));
     }
-    router.layer(from_fn_with_state(state.clone(), edge::edge)).with_state(state.clone())
+    let router = CatchPanicLayer::custom(edge::panicked as edge::OnPanic).layer(router.with_state(state.clone()));
+    Edge { state: state.clone(), router }
 }

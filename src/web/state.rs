@@ -1,6 +1,7 @@
 //! What every handler shares, and the two ways to the store that prove the caller afresh.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::adapter::embedder::EmbedderPool;
@@ -18,20 +19,31 @@ use crate::store::{Reader, Store, Writer};
 /// Most callers remembered at once; more, and all are forgotten.
 const CALLERS_REMEMBERED_MAX: usize = 10_000;
 
-/// What every handler shares.
+/// What every handler shares, behind one count: a request takes it several times.
 #[derive(Clone)]
-pub(crate) struct AppState {
+pub(crate) struct AppState(Arc<Shared>);
+
+impl Deref for AppState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// What stands behind [`AppState`].
+pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) store: Store,
     pub(crate) identity: Arc<Policy>,
     pub(crate) quota: Arc<quota::Policy>,
     pub(crate) memory: Arc<memory::Policy>,
-    pub(crate) embedder: Arc<EmbedderPool>,
-    pub(crate) noted: Arc<Noted>,
+    pub(crate) embedder: EmbedderPool,
+    pub(crate) noted: Noted,
     pub(crate) started_at: Timestamp,
-    pub(crate) passwords: Arc<Passwords>,
-    pub(crate) attempts: Arc<Attempts>,
-    remembered: Arc<RwLock<HashMap<Presented, Remembered>>>,
+    pub(crate) passwords: Passwords,
+    pub(crate) attempts: Attempts,
+    remembered: RwLock<HashMap<Presented, Remembered>>,
 }
 
 #[derive(Clone)]
@@ -103,20 +115,20 @@ impl AppState {
         };
         let quota = Arc::new(quota::Policy { tiers: config.tiers.clone(), calendar: config.calendar });
         let memory = memory::Policy::new(&config.memory, Arc::clone(&quota));
-        let passwords = Arc::new(Passwords::new(config.auth.password_queue));
-        Self {
+        let passwords = Passwords::new(config.auth.password_queue);
+        Self(Arc::new(Shared {
             config,
             store,
             identity: Arc::new(identity),
             quota,
             started_at,
             memory: Arc::new(memory),
-            embedder: Arc::new(embedder),
-            noted: Arc::default(),
+            embedder,
+            noted: Noted::default(),
             passwords,
-            attempts: Arc::default(),
-            remembered: Arc::default(),
-        }
+            attempts: Attempts::default(),
+            remembered: RwLock::default(),
+        }))
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -211,7 +211,7 @@ fn embeddings_have_384_finite_values_of_length_1() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut values = vec![1.0; dimensions];
         values[7] = bad;
-        assert_eq!(Embedding::normalised(&values), Err(EmbeddingFault::NotFinite(0)));
+        assert_eq!(Embedding::normalised(&values), Err(EmbeddingFault::NotFinite(7)));
     }
     for size in [1e-38, 1.0, f32::MAX] {
         let embedding = Embedding::normalised(&vec![size; dimensions]).expect("finite values");

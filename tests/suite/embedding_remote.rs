@@ -282,7 +282,7 @@ fn unusable_vectors_are_named_clearly() {
     let twice = json!({"data": [{"index": 1, "embedding": vec![1.0; 384]}]}).to_string();
     for (answer, part) in [
         (long, "1536 numbers, 384 are needed"),
-        (zeros, "no direction"),
+        (zeros, "zero vector"),
         (gap, "not as documented"),
         (huge, "finite"),
         (twice, "one vector for each"),

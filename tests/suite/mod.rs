@@ -2,6 +2,7 @@ mod access;
 mod admin;
 mod calls;
 mod cli;
+mod crash;
 mod door;
 mod embedding;
 mod embedding_remote;

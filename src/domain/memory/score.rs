@@ -5,6 +5,8 @@ use super::EMBEDDING_DIMENSIONS;
 
 /// What the cosine weighs against the words, which weigh 1.
 pub const HYBRID_SEMANTIC_WEIGHT: f32 = 1.2;
+/// What the score of a neighbour in the session counts for, against 1 of a memory's own.
+const NEIGHBOUR_WEIGHT: f32 = 0.15;
 /// How soon more of the same word stops to matter (Robertson and Zaragoza 2009).
 const BM25_SATURATION: f32 = 1.2;
 /// How much the length of a text matters.
@@ -55,6 +57,13 @@ pub fn fused(semantic: Option<f32>, keyword: Option<f32>) -> Parts {
     Parts { score, semantic, keyword }
 }
 
+/// `score` with the evidence of the memories just before and after in the session: who asks after an answer often finds it
+/// beside the question. Never less than `score`, never more than 1, and 1 only where one of them is.
+pub fn beside(score: f32, neighbours: [f32; 2]) -> f32 {
+    let doubt = |score: f32| 1.0 - NEIGHBOUR_WEIGHT * score;
+    1.0 - (1.0 - score) * doubt(neighbours[0]) * doubt(neighbours[1])
+}
+
 /// Inner product of `query` and a stored vector (little-endian 32-bit floats), without a copy. Vectors of another
 /// length give 0.
 pub fn dot_of_bytes(query: &[f32; EMBEDDING_DIMENSIONS], stored: &[u8]) -> f32 {
@@ -86,6 +95,14 @@ mod tests {
         assert_eq!(fused(Some(-0.3), None), Parts { score: 0.0, semantic: Some(0.0), keyword: None });
         assert!((fused(Some(1.000_01), Some(1.0)).score - 1.0).abs() < 1e-6);
         assert!((fused(None, Some(0.5)).score - 0.5).abs() < f32::EPSILON);
+    }
+
+    #[test]
+    fn neighbours_add_a_little_and_never_too_much() {
+        assert!((beside(0.4, [0.0, 0.0]) - 0.4).abs() < 1e-6);
+        assert!((beside(1.0, [0.7, 0.0]) - 1.0).abs() < 1e-6);
+        assert!(beside(0.4, [0.9, 0.9]) > beside(0.4, [0.9, 0.0]));
+        assert!(beside(0.9, [1.0, 1.0]) < 1.0);
     }
 
     #[test]

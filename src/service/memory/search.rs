@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::domain::auth::{Caller, UserKey};
-use crate::domain::memory::{Embedding, Filter, Hit, MemoryKey, Mode, Parts, fused, rounded};
+use crate::domain::memory::{Embedding, Filter, Hit, MemoryKey, Mode, Parts, beside, fused, rounded};
 use crate::domain::unit::MemoryId;
 use crate::domain::{Error, Result};
 use crate::store::Reader;
@@ -56,6 +56,9 @@ pub fn search(reader: &Reader<'_>, caller: &Caller, search: &Search) -> Result<V
     }
     let must_hold_words = search.mode == Mode::Keyword;
     let mut ranked = rank(&candidates, semantic.as_deref(), keyword.as_deref());
+    if semantic.is_some() && keyword.is_some() {
+        look_beside(&mut ranked, &store_of::session_pairs(reader, user, &candidates)?);
+    }
     ranked.retain(|found| {
         search.min_score.is_none_or(|least| rounded(found.parts.score) >= least)
             && (!must_hold_words || found.parts.keyword > Some(0.0))
@@ -92,6 +95,21 @@ fn rank(candidates: &[Candidate], semantic: Option<&[f32]>, keyword: Option<&[f3
         Ranked { key: candidate.key, parts: fused(cosine, of(keyword, position)), cosine: cosine.unwrap_or_default() }
     });
     ranked.collect()
+}
+
+/// Lets each score profit from those just before and after in the session.
+fn look_beside(ranked: &mut [Ranked], pairs: &[(usize, usize)]) {
+    let mut neighbours = vec![[0.0_f32; 2]; ranked.len()];
+    for (earlier, later) in pairs {
+        if let (Some(first), Some(second)) = (ranked.get(*earlier), ranked.get(*later)) {
+            let (first, second) = (first.parts.score, second.parts.score);
+            neighbours[*earlier][1] = second;
+            neighbours[*later][0] = first;
+        }
+    }
+    for (found, neighbours) in ranked.iter_mut().zip(neighbours) {
+        found.parts.score = beside(found.parts.score, neighbours);
+    }
 }
 
 fn load_best(reader: &Reader<'_>, user: UserKey, mut ranked: Vec<Ranked>, limit: usize) -> Result<Vec<Hit>> {

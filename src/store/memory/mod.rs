@@ -30,7 +30,7 @@ use crate::domain::{Error, Result};
 pub(crate) use index::{
     WordChange, find_setting, has_vectors, load_embeddings, replace_vectors, set_setting, write_words,
 };
-pub(crate) use search::{Candidate, candidates, cosines, keyword_scores};
+pub(crate) use search::{Candidate, candidates, cosines, keyword_scores, session_pairs};
 pub(crate) use totals::{
     Held, add_held, book_ends, booked_until, due_users, ended, has_ended, held, held_of_tier, purge_ended,
 };
@@ -173,6 +173,29 @@ pub(crate) fn delete(writer: &mut Writer<'_>, user: UserKey, memory: &Memory) ->
     index::delete_vectors(writer, memory.key)?;
     writer.execute("DELETE FROM memories WHERE id = ?1", [memory.key.0])?;
     Ok(())
+}
+
+/// Takes away every memory of a user, ended ones too, with what counts them; nothing is booked. Tells how many.
+pub(crate) fn erase_all(writer: &mut Writer<'_>, user: UserKey) -> Result<usize> {
+    let sql = concat!("SELECT ", memory_columns!(), " FROM memories WHERE user_id = ?1 ORDER BY id LIMIT 64");
+    let mut erased = 0;
+    loop {
+        let page = {
+            let mut statement = writer.prepare(sql)?;
+            let rows = statement.query_map([user.0], memory_of);
+            rows.and_then(Iterator::collect::<rusqlite::Result<Vec<Memory>>>).map_err(fault)?
+        };
+        if page.is_empty() {
+            break;
+        }
+        for memory in &page {
+            delete(writer, user, memory)?;
+        }
+        erased += page.len();
+    }
+    writer.execute("DELETE FROM memory_totals WHERE user_id = ?1", [user.0])?;
+    writer.execute("DELETE FROM memory_expiry WHERE user_id = ?1", [user.0])?;
+    Ok(erased)
 }
 
 /// The living memory of `user` with that id.

@@ -164,6 +164,33 @@ fn collect_rows(reader: &Reader<'_>, term: &str, rows: &mut Vec<(i64, u32)>) -> 
     Ok(())
 }
 
+/// Pairs of candidates, by their positions, that follow each other in a session by time.
+pub(crate) fn session_pairs(
+    reader: &Reader<'_>,
+    user: UserKey,
+    candidates: &[Candidate],
+) -> Result<Vec<(usize, usize)>> {
+    let mut statement = reader.prepare(
+        "SELECT id, session FROM memories INDEXED BY memories_session WHERE user_id = ?1 AND session IS NOT NULL \
+         ORDER BY session, timestamp, id",
+    )?;
+    let mut rows = statement.query([user.0]).map_err(fault)?;
+    let mut pairs = Vec::new();
+    let (mut session, mut before) = (String::new(), None);
+    while let Some(row) = rows.next().map_err(fault)? {
+        let key = MemoryKey(row.get(0).map_err(fault)?);
+        let of = row.get_ref(1).and_then(|value| Ok(value.as_str()?)).map_err(fault)?;
+        if of != session {
+            of.clone_into(&mut session);
+            before = None;
+        }
+        let position = candidates.binary_search_by_key(&key, |candidate| candidate.key).ok();
+        pairs.extend(before.zip(position));
+        before = position;
+    }
+    Ok(pairs)
+}
+
 /// The cosine of each candidate with the nearest of `queries`, by its best window: -1 to 1.
 pub(crate) fn cosines(reader: &Reader<'_>, candidates: &[Candidate], queries: &[Embedding]) -> Result<Vec<f32>> {
     let mut cosines = vec![-1.0_f32; candidates.len()];

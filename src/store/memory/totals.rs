@@ -143,11 +143,15 @@ pub(crate) fn due_users(reader: &Reader<'_>, limit: usize) -> Result<Vec<UserKey
 pub(crate) fn purge_ended(writer: &mut Writer<'_>, limit: usize, text_bytes: usize) -> Result<usize> {
     let mut purged = 0;
     let mut bytes = 0_usize;
-    while purged < limit && bytes < text_bytes {
-        let Some((user, memory)) = next_ended(writer)? else { break };
+    for (user, key) in list_ended(writer, limit)? {
+        let sql = concat!("SELECT ", super::memory_columns!(), " FROM memories WHERE id = ?1");
+        let memory = writer.prepare(sql)?.query_row([key], memory_of).map_err(fault)?;
         bytes = bytes.saturating_add(memory.content.text.len());
         super::delete(writer, user, &memory)?;
         purged += 1;
+        if bytes >= text_bytes {
+            break;
+        }
     }
     Ok(purged)
 }
@@ -161,14 +165,13 @@ pub(crate) fn has_ended(reader: &Reader<'_>) -> Result<bool> {
     statement.query_row([], |row| row.get(0)).map_err(fault)
 }
 
-/// A memory whose end is booked.
-fn next_ended(reader: &Reader<'_>) -> Result<Option<(UserKey, crate::domain::memory::Memory)>> {
-    let sql = concat!(
-        "SELECT ",
-        super::memory_columns!(),
-        ", memories.user_id FROM memory_expiry CROSS JOIN memories INDEXED BY memories_expiry \
-         ON memories.user_id = memory_expiry.user_id AND memories.expires_at <= memory_expiry.booked_until LIMIT 1"
-    );
-    let mut statement = reader.prepare(sql)?;
-    statement.query_row([], |row| Ok((UserKey(row.get(12)?), memory_of(row)?))).optional().map_err(fault)
+/// Up to `limit` memories whose end is booked, each with its user.
+fn list_ended(reader: &Reader<'_>, limit: usize) -> Result<Vec<(UserKey, i64)>> {
+    let mut statement = reader.prepare(
+        "SELECT memories.user_id, memories.id FROM memory_expiry CROSS JOIN memories INDEXED BY memories_expiry \
+         ON memories.user_id = memory_expiry.user_id AND memories.expires_at <= memory_expiry.booked_until LIMIT ?1",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map([limit], |row| Ok((UserKey(row.get(0)?), row.get(1)?)));
+    rows.and_then(Iterator::collect).map_err(fault)
 }

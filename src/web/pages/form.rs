@@ -35,7 +35,8 @@ impl FromRequest<AppState> for Form {
 }
 
 /// Whether a post comes from a page of ours: by Origin, which browsers send with every post; where it is missing, by what
-/// else a browser says. Who says nothing at all is refused.
+/// else a browser says. Who says nothing at all is no browser, and so cannot be made to post by another site's page (the
+/// rule of Go's `http.CrossOriginProtection`).
 fn is_ours(headers: &HeaderMap, uri: &Uri, public_url: Option<&str>) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let host = text(HOST).or_else(|| uri.authority().map(http::uri::Authority::as_str));
@@ -50,7 +51,7 @@ fn is_ours(headers: &HeaderMap, uri: &Uri, public_url: Option<&str>) -> bool {
     }
     match headers.get("sec-fetch-site") {
         Some(site) => site.as_bytes() == b"same-origin",
-        None => text(REFERER).and_then(origin_of).is_some_and(matches),
+        None => text(REFERER).is_none_or(|referer| origin_of(referer).is_some_and(matches)),
     }
 }
 
@@ -80,7 +81,8 @@ mod tests {
         for foreign in ["http://box.test", "http://evil.test:8080", "null", ""] {
             assert!(!ours(&[host, ("origin", foreign)], None), "{foreign}");
         }
-        assert!(!ours(&[host], None));
+        assert!(ours(&[host], None));
+        assert!(!ours(&[host, ("referer", "about:blank")], None));
         assert!(ours(&[host, ("sec-fetch-site", "same-origin")], None));
         assert!(!ours(&[host, ("sec-fetch-site", "cross-site"), ("referer", "http://box.test:8080/login")], None));
         assert!(ours(&[host, ("referer", "http://box.test:8080/login")], None));

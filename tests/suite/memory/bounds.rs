@@ -81,7 +81,7 @@ async fn a_store_out_of_bounds_is_refused() {
         app.store(&user, with(&good, name, value)).await.expect(201);
     }
     assert_eq!(app.get(&user, "/memory").await.json["memories"].as_array().unwrap().len(), 9);
-    app.holds().await;
+    app.holds();
 }
 
 #[tokio::test]

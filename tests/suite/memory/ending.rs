@@ -43,7 +43,7 @@ async fn a_memory_leaves_every_read_at_its_instant_and_the_books_with_one_entry(
     assert_eq!(app.entries(&user).await.len(), 4);
     app.pass().await;
     assert_eq!(app.entries(&user).await.len(), 4);
-    app.holds().await;
+    app.holds();
 }
 
 #[tokio::test]
@@ -61,9 +61,9 @@ async fn what_has_ended_is_booked_out_before_anything_is_refused() {
     app.store(&user, long).await.expect(201);
     assert_eq!(app.entries(&user).await[..2], [(size, "store".to_owned()), (-2 * size, "expire".to_owned())]);
     app.store(&user, json!({"type": "n", "input_context": "12345"})).await.expect(201);
-    app.holds().await;
+    app.holds();
     app.pass().await;
-    app.holds().await;
+    app.holds();
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn other_tiers_end_only_where_a_life_is_configured() {
     app.clock.advance_millis(2 * 3_600_000);
     app.pass().await;
     assert_eq!(app.level(&user).await, size_of("y"));
-    app.holds().await;
+    app.holds();
 }
 
 #[tokio::test]
@@ -103,5 +103,5 @@ async fn many_ends_are_purged_in_slices_and_leave_no_trace() {
     app.pass().await;
     assert_eq!(app.level(&user).await, 0);
     assert_eq!(app.entries(&user).await[0].1, "expire");
-    app.holds().await;
+    app.holds();
 }

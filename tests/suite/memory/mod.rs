@@ -2,6 +2,7 @@
 
 mod bounds;
 mod ending;
+mod model;
 mod quota;
 mod search;
 mod write;
@@ -89,7 +90,7 @@ impl TestApp {
         self.get(user, "/usage/storage").await.expect(200).json["used"].as_i64().unwrap()
     }
 
-    /// Entries of memory_storage, newest first, as amount and action.
+    /// Entries of `memory_storage`, newest first, as amount and action.
     async fn entries(&self, user: &TestUser) -> Vec<(i64, String)> {
         let reply = self.get(user, "/usage/ledger?resourceType=memory_storage&limit=100").await.expect(200);
         let entries = reply.json["entries"].as_array().unwrap().clone();
@@ -100,7 +101,7 @@ impl TestApp {
     }
 
     /// Every invariant of the database holds.
-    async fn holds(&self) {
+    fn holds(&self) {
         let found = tallybox::service::check::run(self.app.store()).unwrap();
         assert!(found.is_empty(), "{found:?}");
     }

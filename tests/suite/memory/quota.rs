@@ -27,7 +27,7 @@ async fn exactly_at_the_limit_passes_and_one_byte_more_is_refused() {
     }
     app.store(&user, json!({"type": "note", "input_context": "short", "tier": "stm"})).await.expect(201);
     assert_eq!(app.get(&user, "/memory").await.json["memories"].as_array().unwrap().len(), 3);
-    app.holds().await;
+    app.holds();
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn a_batch_is_decided_one_by_one_and_names_the_first_that_does_not_fit() {
         assert_eq!(refused.json["requested"], size_of("1"));
     }
     assert_eq!(app.level(&user).await, size_of("12345"));
-    app.holds().await;
+    app.holds();
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn short_term_memories_have_a_bound_of_their_own() {
     app.call("PATCH", &path, Some(&user.token), Some(json!({"input_context": "6789"}))).await.expect(200);
     app.clock.advance_millis(24 * 3_600_000);
     app.store(&user, short("tomorrow")).await.expect(201);
-    app.holds().await;
+    app.holds();
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn growth_passes_the_quota_and_shrinking_never_does() {
     patch(json!({"input_context": "1234"})).await.expect(200);
     patch(json!({"tier": "itm"})).await.expect(200);
     patch(json!({"input_context": "12345"})).await.expect(429);
-    app.holds().await;
+    app.holds();
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn the_step_out_of_short_term_asks_for_its_growth_and_the_step_in_for_the_
     let refused = patch(&long, json!({"tier": "stm"})).await.expect(429);
     assert_eq!(refused.json["limit"], 2 * size);
     assert_eq!(app.level(&user).await, 3 * size);
-    app.holds().await;
+    app.holds();
 }
 
 #[tokio::test]

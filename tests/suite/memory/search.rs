@@ -75,7 +75,7 @@ async fn filters_hold_before_candidates_are_cut() {
                 "metadata": {"n": number, "wanted": wanted}, "session": if wanted { "s" } else { "t" },
                 "timestamp": if wanted { "2020-01-01T00:00:00Z" } else { "2022-01-01T00:00:00Z" },
                 // What is wanted points away from the query.
-                "embedding": axis(if wanted { 1 } else { 0 })})
+                "embedding": axis(usize::from(wanted))})
         })
         .collect();
     app.call("POST", "/memory/store/batch", Some(&user.token), Some(json!({"memories": memories}))).await.expect(201);

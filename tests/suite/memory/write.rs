@@ -30,7 +30,7 @@ async fn a_memory_is_stored_and_read_back_and_counts_to_the_byte() {
     assert_eq!(read["size_bytes"], size);
     assert_eq!(app.level(&user).await, size);
     assert_eq!(app.entries(&user).await, [(size, "store".to_owned())]);
-    app.holds().await;
+    app.holds();
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn a_long_text_has_an_embedding_a_window_and_a_given_one_is_the_only_one()
     let given = json!({"type": "note", "input_context": long, "embedding": axis(3)});
     let stored = app.store(&user, given).await.expect(201).json;
     assert_eq!(stored["size_bytes"], size_of(&long));
-    app.holds().await;
+    app.holds();
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_change_re_embeds_re_indexes_and_re_books() {
     assert_eq!(same, cleared);
     assert_eq!(app.entries(&user).await.len(), 3);
     app.call("PATCH", &path, Some(&user.token), Some(json!({"embedding": axis(1)}))).await.expect(422);
-    app.holds().await;
+    app.holds();
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn what_is_deleted_is_found_no_more_and_books_its_bytes_back() {
     assert_eq!(app.level(&user).await, size_of("Keep the receipts."));
     let size = size_of("Throw the leaflets away.");
     assert_eq!(app.entries(&user).await[0], (-size, "delete".to_owned()));
-    app.holds().await;
+    app.holds();
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn a_bulk_deletion_asks_for_a_confirmation_and_minds_its_filters() {
     let deleted = app.call("DELETE", "/memory?confirm=true", Some(&user.token), None).await.expect(200).json;
     assert_eq!(deleted["deleted"], 25);
     assert_eq!(app.level(&user).await, 0);
-    app.holds().await;
+    app.holds();
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn a_batch_is_stored_in_order_or_not_at_all() {
             .expect(422);
     }
     assert_eq!(app.get(&user, "/memory").await.json["memories"].as_array().unwrap().len(), 3);
-    app.holds().await;
+    app.holds();
 }
 
 #[tokio::test]
@@ -249,7 +249,7 @@ async fn a_repetition_is_stored_merged_or_refused_as_configured() {
     assert_eq!(app.get(&user, "/memory").await.json["memories"].as_array().unwrap().len(), 4);
     let batch = json!({"memories": [{"type": "x", "input_context": "twin"}, {"type": "x", "input_context": "twin"}]});
     app.call("POST", "/memory/store/batch", Some(&user.token), Some(batch)).await.expect(409);
-    app.holds().await;
+    app.holds();
 
     let app = app_with("[memory]\non_duplicate = \"merge\"");
     let (user, reply) = repeat(&app).await;
@@ -260,5 +260,5 @@ async fn a_repetition_is_stored_merged_or_refused_as_configured() {
     let read = app.get(&user, &format!("/memory/{}", merged["id"].as_str().unwrap())).await.expect(200).json;
     assert_eq!((&read["tags"], &read["metadata"]), (&json!(["a", "b"]), &json!({"m": 0, "n": 2})));
     assert_eq!(read["created_at"], "2026-03-10T12:00:00.000Z");
-    app.holds().await;
+    app.holds();
 }
