@@ -19,6 +19,9 @@ const STATEMENTS_KEPT: usize = 256;
 /// How long a connection waits for another process's write lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the emptying of the log waits for readers.
+const LOG_TIMEOUT: Duration = Duration::from_millis(200);
+
 /// Path of the database in its directory.
 pub(super) fn database_path(directory: &Path) -> PathBuf {
     directory.join("tallybox.db")
@@ -79,10 +82,13 @@ pub(super) fn optimize(connection: &Connection) -> Result<()> {
     connection.execute_batch("PRAGMA optimize = 0x10002").map_err(fault)
 }
 
-/// Copies the whole log into the database and empties it; false where a reader still needed it.
+/// Copies the whole log into the database and empties it; false where a reader still needed it. Whoever writes waits
+/// meanwhile, so not for long.
 pub(super) fn empty_log(connection: &Connection) -> Result<bool> {
-    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(fault)?;
-    Ok(busy == 0)
+    connection.busy_timeout(LOG_TIMEOUT).map_err(fault)?;
+    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(fault)?;
+    Ok(busy.map_err(fault)? == 0)
 }
 
 /// The connections that read.

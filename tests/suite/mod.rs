@@ -9,6 +9,8 @@ mod embedding_remote;
 mod identity;
 mod input;
 mod memory;
+mod model;
 mod queue;
+mod race;
 mod support;
 mod usage;

@@ -229,7 +229,7 @@ pub(crate) fn form(path: &str, cookie: Option<&str>, fields: &[(&str, &str)]) ->
     request.body(Body::from(text)).unwrap()
 }
 
-async fn read(response: Response) -> Reply {
+pub(crate) async fn read(response: Response) -> Reply {
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
     let text = String::from_utf8_lossy(&bytes).into_owned();
