@@ -1,12 +1,14 @@
 //! Many at once: the last units, one hold, one entry, a full queue, and a neighbour that panics.
 
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 
 use serde_json::{Value, json};
 use tallybox::config::{Config, Environment};
 use tallybox::domain::Error;
 use tallybox::domain::auth::Role;
-use tallybox::service::auth::account::{New, create, load_by_email};
+use tallybox::domain::unit::TokenId;
+use tallybox::service::auth::account::{Changes, New, create, load_by_email};
+use tallybox::service::auth::token::revoke_for;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
@@ -33,6 +35,36 @@ impl TestApp {
             });
         }
         calls.join_all().await
+    }
+}
+
+/// A write that the writer does not get past until it is opened: what waits behind it becomes one group.
+struct Gate {
+    held: JoinSet<()>,
+    key: Sender<()>,
+}
+
+impl Gate {
+    async fn shut(app: &TestApp) -> Self {
+        let store = app.app.store().clone();
+        let (begun, has_begun) = channel::<()>();
+        let (key, opened) = channel::<()>();
+        let mut held = JoinSet::new();
+        held.spawn(async move {
+            let write = store.write(move |_| {
+                let _ = begun.send(());
+                let _ = opened.recv();
+                Ok(())
+            });
+            write.await.unwrap();
+        });
+        tokio::task::spawn_blocking(move || has_begun.recv()).await.unwrap().unwrap();
+        Self { held, key }
+    }
+
+    async fn open(self) {
+        drop(self.key);
+        self.held.join_all().await;
     }
 }
 
@@ -196,27 +228,15 @@ async fn a_write_that_panics_or_fails_leaves_its_neighbours_as_they_were() {
             end()
         })
     };
-    // Whatever waits behind this one becomes one group.
-    let (begun, has_begun) = channel::<()>();
-    let (open, opened) = channel::<()>();
-    let gate = store.write(move |_| {
-        let _ = begun.send(());
-        let _ = opened.recv();
-        Ok(())
-    });
-    let mut gate = Box::pin(gate);
-    let patience = std::time::Duration::from_millis(1);
-    assert!(tokio::time::timeout(patience, &mut gate).await.is_err());
-    tokio::task::spawn_blocking(move || has_begun.recv()).await.unwrap().unwrap();
+    let gate = Gate::shut(&app).await;
     let record = app.call("POST", "/usage/record", Some(&user.token), Some(tokens(5)));
     let first = make("first@example.org", || Ok(()));
     let panics = make("panics@example.org", || panic!("as the test wants it"));
     let fails = make("fails@example.org", || Err(Error::conflict("as_wanted", "as the test wants it")));
     let last = make("last@example.org", || Ok(()));
-    let opening = async move { drop(open) };
-    let (first, record, panics, fails, last, (), gate) =
-        tokio::join!(biased; first, record, panics, fails, last, opening, gate);
-    assert!(gate.is_ok() && first.is_ok() && last.is_ok());
+    let opening = gate.open();
+    let (first, record, panics, fails, last, ()) = tokio::join!(biased; first, record, panics, fails, last, opening);
+    assert!(first.is_ok() && last.is_ok());
     record.expect(201);
     assert!(matches!(panics, Err(Error::Internal(_))), "{panics:?}");
     assert!(matches!(fails, Err(Error::Conflict { .. })), "{fails:?}");
@@ -233,19 +253,7 @@ async fn a_write_that_panics_or_fails_leaves_its_neighbours_as_they_were() {
 async fn a_full_write_queue_says_so_and_when_to_come_back() {
     let app = TestApp::with_config("[store]\nwrite_queue = 4");
     let user = app.user("a@example.org", "pro").await;
-    let store = app.app.store().clone();
-    let (begun, has_begun) = channel::<()>();
-    let (open, opened) = channel::<()>();
-    let mut gate = JoinSet::new();
-    gate.spawn(async move {
-        let held = store.write(move |_| {
-            let _ = begun.send(());
-            let _ = opened.recv();
-            Ok(())
-        });
-        held.await.unwrap();
-    });
-    tokio::task::spawn_blocking(move || has_begun.recv()).await.unwrap().unwrap();
+    let gate = Gate::shut(&app).await;
     let mut calls = JoinSet::new();
     for _ in 0..10 {
         let (router, request) = (app.app.router(), post(&user, "/usage/record", tokens(1)));
@@ -258,11 +266,48 @@ async fn a_full_write_queue_says_so_and_when_to_come_back() {
     }
     // Reading goes on meanwhile.
     assert_eq!(app.tokens(&user).await, (0, 0));
-    drop(open);
+    gate.open().await;
     for reply in calls.join_all().await {
         id_of(&reply.expect(201));
     }
-    gate.join_all().await;
     assert_eq!(app.tokens(&user).await, (4, 0));
+    app.proves();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_in_the_queue_holds_for_what_waits_behind_it() {
+    let app = TestApp::new();
+    let admin = app.admin("admin@example.org").await;
+    let lowered = app.user("lowered@example.org", "basic").await;
+    let disabled = app.user("disabled@example.org", "basic").await;
+    let revoked = app.user("revoked@example.org", "basic").await;
+    let tokens_of = format!("/api/admin/users/{}/tokens", revoked.id);
+    let listed = app.ask(&admin.token, &tokens_of).await.expect(200);
+    let token = TokenId::parse(listed.json["tokens"][0]["id"].as_str().unwrap()).unwrap();
+    let by = app.by();
+    let revoke = app.app.store().write(move |writer| revoke_for(writer, &by, None, token));
+    let lower = Changes { tier: Some("free_trial".to_owned()), ..Changes::default() };
+    let disable = Changes { disabled: Some(true), ..Changes::default() };
+    let big = json!({"resourceType": "llm_tokens", "amount": 1_001, "enforce": true});
+    let gate = Gate::shut(&app).await;
+    // The changes are queued at once, the requests once they have been let in by what held when they came.
+    let opening = async {
+        for _ in 0..200 {
+            app.ask(&admin.token, "/usage/tokens").await.expect(200);
+        }
+        gate.open().await;
+    };
+    let (revoked_there, (), (), lowered, disabled, revoked, ()) = tokio::join!(
+        biased;
+        revoke,
+        app.change(&lowered.email, lower),
+        app.change(&disabled.email, disable),
+        app.send(post(&lowered, "/usage/record", big)),
+        app.send(post(&disabled, "/usage/record", tokens(1))),
+        app.send(post(&revoked, "/usage/record", tokens(1))),
+        opening,
+    );
+    revoked_there.unwrap();
+    assert_eq!([lowered, disabled, revoked].map(|reply| reply.status), [429, 401, 401]);
     app.proves();
 }
