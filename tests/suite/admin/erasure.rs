@@ -63,6 +63,10 @@ async fn erase_and_look(app: &TestApp, holder: &str, meanwhile: impl AsyncFn()) 
     .await
     .expect(200);
     app.hold(&user, 50).await;
+    for tier in ["ltm", "stm"] {
+        let memory = json!({"type": "note", "input_context": format!("{MARK} {tier}"), "tier": tier, "tags": [MARK]});
+        app.tell(&user.token, "/memory/store", memory).await.expect(201);
+    }
     app.enforce(&user, 1_000).await.expect(429);
     app.pass().await;
     app.enforce(&user, 1_000).await.expect(429);
@@ -80,7 +84,8 @@ async fn erase_and_look(app: &TestApp, holder: &str, meanwhile: impl AsyncFn()) 
     assert_eq!(faults_of(&asked), ["erase"]);
     app.drop_at(&session, &format!("{path}?erase=false")).await.expect(422);
     let receipt = app.drop_at(&session, &format!("{path}?erase=true")).await.expect(200).json;
-    assert_eq!((&receipt["id"], &receipt["erased"]["ledger_entries"]), (&json!(user.id), &json!(3)));
+    assert_eq!((&receipt["id"], &receipt["erased"]["ledger_entries"]), (&json!(user.id), &json!(5)));
+    assert_eq!(receipt["erased"]["memories"], 2);
     app.pass().await;
     app.proves();
     for text in [EMAIL, MARK] {

@@ -154,9 +154,8 @@ impl Account {
     pub(super) fn settle(&mut self, index: usize, amount: i64, now: i64) -> u16 {
         let hold = &mut self.holds[index];
         match hold.fate {
-            Fate::Released => 409,
             Fate::Settled { amount: settled, .. } if settled == amount => 200,
-            Fate::Settled { .. } => 409,
+            Fate::Settled { .. } | Fate::Released => 409,
             Fate::Open if now - hold.made_at >= 30 * DAY_MS => 409,
             Fate::Open => {
                 hold.fate = Fate::Settled { amount, late: now >= hold.expires_at };

@@ -295,3 +295,22 @@ async fn open_holds_are_listed_in_pages_newest_first() {
         app.ask(&user.token, &format!("/usage/reservations?{wrong}")).await.expect(422);
     }
 }
+
+#[tokio::test]
+async fn a_hold_is_forgotten_long_after_it_can_be_settled_and_its_entry_never() {
+    let app = TestApp::new();
+    let user = app.user("a@example.org", "free_trial").await;
+    let (settled, expired) = (app.hold(&user, 10).await, app.hold(&user, 10).await);
+    app.settle(&user, &settled, 10).await.expect(200);
+    app.clock.advance_millis(60 * DAY_MS);
+    app.pass().await;
+    app.settle(&user, &settled, 10).await.expect(200);
+    app.settle(&user, &expired, 10).await.expect(409);
+    app.clock.advance_millis(1);
+    app.pass().await;
+    app.settle(&user, &settled, 10).await.expect(404);
+    app.release(&user, &expired).await.expect(404);
+    let entries = app.ask(&user.token, "/usage/ledger").await.json["entries"].clone();
+    assert_eq!((entries.as_array().unwrap().len(), &entries[0]["amount"]), (1, &json!(10)));
+    app.proves();
+}

@@ -1,6 +1,8 @@
 //! Windows: midnight, the ends of months, daylight saving, and facts of another day.
 
 use serde_json::json;
+use tallybox::app::App;
+use tallybox::config::{Config, Environment};
 
 use crate::suite::calls::{faults_of, tokens};
 use crate::suite::support::{TestApp, TestUser};
@@ -169,5 +171,48 @@ async fn a_new_tier_holds_from_the_next_request_and_what_is_used_or_held_stays()
     app.enforce(&user, 100_000).await.expect(201);
     app.tell(&user.token, "/usage/record", tokens(1)).await.expect(201);
     assert_eq!(app.tokens(&user).await, (100_901, 5_000));
+    app.proves();
+}
+
+#[tokio::test]
+async fn a_midnight_that_a_zone_skips_still_ends_the_day() {
+    // In Cairo clocks go from 00:00 to 01:00 as the 24th of April begins.
+    let app = TestApp::with_config("[quota]\ntimezone = \"Africa/Cairo\"");
+    let user = app.user("a@example.org", "free_trial").await;
+    app.turn_to("2026-04-23T21:59:59.999Z");
+    assert_eq!(resets_at(&app, &user, "/usage/tokens").await, "2026-04-23T22:00:00.000Z");
+    app.enforce(&user, 1_000).await.expect(201);
+    app.turn_to("2026-04-23T22:00:00Z");
+    assert_eq!(resets_at(&app, &user, "/usage/tokens").await, "2026-04-24T21:00:00.000Z");
+    app.enforce(&user, 1_000).await.expect(201);
+    app.proves();
+}
+
+#[tokio::test]
+async fn a_new_time_zone_holds_for_later_writes_only() {
+    let zone = |name: &str| format!("[quota]\ntimezone = \"{name}\"");
+    let app = TestApp::with_config(&zone("Pacific/Auckland"));
+    let user = app.user("a@example.org", "free_trial").await;
+    // Noon of the 10th is the 11th in Auckland.
+    app.used_up(&user, 700).await;
+    let hold = app.hold(&user, 200).await;
+    assert_eq!(app.tokens(&user).await, (700, 200));
+    let TestApp { app: first, clock, directory } = app;
+    first.store().close();
+    drop(first);
+    let config = Config::parse(Some(&zone("UTC")), &Environment::default()).unwrap();
+    let app = TestApp { app: App::build(config, directory.path(), clock.clone()).unwrap(), clock, directory };
+    assert_eq!(app.tokens(&user).await, (0, 0), "in UTC it is the 10th");
+    app.enforce(&user, 1_000).await.expect(201);
+    assert_eq!(app.settle(&user, &hold, 150).await.expect(200).json["late"], false);
+    assert_eq!(app.tokens(&user).await, (1_000, 0));
+    app.turn_to("2026-03-11T00:00:00Z");
+    assert_eq!(app.tokens(&user).await, (850, 0), "what was booked stays in its day");
+    app.enforce(&user, 151).await.expect(429);
+    app.enforce(&user, 150).await.expect(201);
+    let listed = app.ask(&user.token, "/usage/ledger?to=2026-03-10T12:00:00.001Z").await.json;
+    let amounts: Vec<i64> =
+        listed["entries"].as_array().unwrap().iter().map(|entry| entry["amount"].as_i64().unwrap()).collect();
+    assert_eq!(amounts, [150, 1_000, 700]);
     app.proves();
 }
