@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -104,14 +105,15 @@ impl App {
         let worker = tokio::spawn(self.worker().run(stop.clone()));
         let connections = Arc::new(Semaphore::new(server.connections_max));
         let graceful = GracefulShutdown::new();
+        let header_timeout = Duration::from_millis(server.header_timeout_ms.unsigned_abs());
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(Duration::from_millis(server.header_timeout_ms.unsigned_abs()));
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
         builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
         loop {
-            let permit = Arc::clone(&connections).acquire_owned().await.context("the connection cap")?;
+            let permit = tokio::select! {
+                permit = Arc::clone(&connections).acquire_owned() => permit.context("the connection cap")?,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
             let (stream, peer) = tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok(accepted) => accepted,
@@ -127,15 +129,21 @@ impl App {
             // Small answers are sent at once; a peer that is already gone is noticed when it is served.
             let _ = stream.set_nodelay(true);
             let edge = self.edge.clone();
+            let has_asked = Arc::new(AtomicBool::new(false));
+            let asks = Arc::clone(&has_asked);
             let service = service_fn(move |mut request| {
+                asks.store(true, Ordering::Relaxed);
                 Request::extensions_mut(&mut request).insert(Peer(peer));
                 edge.clone().call(request)
             });
             let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
             let connection = graceful.watch(connection);
             tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a connection ended early");
+                tokio::select! {
+                    ended = connection => if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection ended early");
+                    },
+                    () = silence(header_timeout, &has_asked) => {}
                 }
                 drop(permit);
             });
@@ -146,6 +154,10 @@ impl App {
             tracing::warn!("some requests did not finish within server.drain_timeout and were cut");
         }
         worker.await.context("the worker")?;
+        // What the drained requests left behind.
+        if let Err(error) = self.worker().pass().await {
+            tracing::warn!(?error, "the last notes could not be written");
+        }
         let store = self.state.store.clone();
         tokio::task::spawn_blocking(move || store.close()).await.context("closing the store")
     }
@@ -161,4 +173,13 @@ fn adopt_model(store: &Store, model: &str) -> anyhow::Result<()> {
         scope.spawn(adopt).join()
     });
     adopted.map_err(|_| anyhow::anyhow!("the embedding model could not be noted"))?.map_err(Into::into)
+}
+
+/// Ends where a connection has asked nothing within the time that a request's head may take. Until a client shows which
+/// HTTP it speaks, no timer of hyper's runs.
+async fn silence(header_timeout: Duration, has_asked: &AtomicBool) {
+    tokio::time::sleep(header_timeout).await;
+    if has_asked.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
 }

@@ -1,5 +1,6 @@
 //! Periodic work: what expires, what was noted, what must be kept in trim.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -21,11 +22,13 @@ pub struct Worker {
     state: AppState,
     /// Which hour was swept last.
     swept: AtomicI64,
+    /// In which minute the uses of credentials were written down last.
+    noted_in: AtomicI64,
 }
 
 impl Worker {
     pub(crate) fn new(state: &AppState) -> Self {
-        Self { state: state.clone(), swept: AtomicI64::new(0) }
+        Self { state: state.clone(), swept: AtomicI64::new(0), noted_in: AtomicI64::new(0) }
     }
 
     /// Works until `stop` is true, and then once more.
@@ -33,7 +36,7 @@ impl Worker {
         loop {
             let stopping = tokio::time::timeout(PASS_EVERY, stop.wait_for(|stop| *stop)).await.is_ok();
             if let Err(error) = self.pass().await {
-                tracing::warn!(%error, "a pass of the worker failed; the next one tries again");
+                tracing::warn!(?error, "a pass of the worker failed; the next one tries again");
             }
             if stopping {
                 break;
@@ -60,6 +63,9 @@ impl Worker {
             return Ok(());
         }
         self.until_done(auth::session::purge_ended).await?;
+        self.until_done(quota::purge_refusals).await?;
+        // Cheap where the planner's statistics are good; so hourly is as good as daily.
+        self.state.store.write(Writer::optimize).await?;
         if let Some(keep_days) = self.state.config.audit_keep_days {
             while self.state.store.write(move |writer| audit::purge(writer, keep_days)).await? {}
         }
@@ -84,18 +90,25 @@ impl Worker {
 
     /// What requests left behind: when credentials were last used, how often whom was refused what.
     async fn write_notes(&self) -> Result<()> {
-        let used = self.state.noted.take_used();
+        // When a credential was used is told to the minute; at the end whatever is known is written down.
+        let minute = self.state.now().0.div_euclid(60_000);
+        let is_due = self.noted_in.swap(minute, Ordering::Relaxed) != minute;
+        let used = if is_due { self.state.noted.take_used() } else { Vec::new() };
         let refusals = self.state.noted.take_refusals();
         if used.is_empty() && refusals.is_empty() {
             return Ok(());
         }
-        self.state
-            .store
-            .write(move |writer| {
-                auth::note_uses(writer, &used)?;
-                quota::note_refusals(writer, &refusals)
-            })
-            .await
+        let (used, refusals) = (Arc::new(used), Arc::new(refusals));
+        let (used_there, refusals_there) = (Arc::clone(&used), Arc::clone(&refusals));
+        let written = self.state.store.write(move |writer| {
+            auth::note_uses(writer, &used_there)?;
+            quota::note_refusals(writer, &refusals_there)
+        });
+        let written = written.await;
+        if written.is_err() {
+            self.state.noted.put_back(&used, &refusals);
+        }
+        written
     }
 
     /// Repeats a slice of work, a write each, until it says that there is no more: so no request waits long behind it.

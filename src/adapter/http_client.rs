@@ -20,6 +20,8 @@ pub(super) fn builder() -> Result<reqwest::ClientBuilder, rustls::Error> {
         .with_no_client_auth();
     Ok(reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
+        // Where requests go is the configuration's to say, not the environment's.
+        .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("tallybox/", env!("CARGO_PKG_VERSION"))))
 }

@@ -62,7 +62,7 @@ enum Command {
     #[command(subcommand)]
     Token(token::Command),
     /// Print the settings that hold, with secrets masked
-    Config,
+    Config(Listen),
     /// Prove that totals are the sums of their entries and nothing is orphaned: exit 1 and the differences where not
     Check,
     /// Make all embeddings anew after a change of the embedding model, with the server stopped; resumable
@@ -85,7 +85,13 @@ impl Arguments {
             Command::Serve(listen) => serve::run(&self.place, listen.listen)?,
             Command::User(command) => command.run(&self.place)?,
             Command::Token(command) => command.run(&self.place)?,
-            Command::Config => output::result(self.place.load()?.to_masked_toml().trim_end())?,
+            Command::Config(listen) => {
+                let mut config = self.place.load()?;
+                if let Some(listen) = listen.listen {
+                    config.listen_on(listen);
+                }
+                output::result(config.to_masked_toml().trim_end())?;
+            }
             Command::Reembed => reembed::run(&self.place)?,
             Command::Check => return check::report(&self.place.open()?.store),
             Command::Healthcheck(listen) => {
@@ -106,6 +112,14 @@ impl Place {
 
     /// The settings and the database, for a command that may run beside a server.
     fn open(&self) -> anyhow::Result<Opened> {
+        if !self.data_dir.join("tallybox.db").is_file() {
+            bail!("there is no database in {} (--data-dir, TALLYBOX_DATA_DIR)", self.data_dir.display());
+        }
+        self.open_or_create()
+    }
+
+    /// As [`Place::open`]; where there is no database yet, one is made.
+    fn open_or_create(&self) -> anyhow::Result<Opened> {
         let config = self.load()?;
         logging::start(&config.log)?;
         let store = Store::open(&self.data_dir, Clock::system(), &config.store)?;

@@ -26,7 +26,7 @@ const LOCK_PERIOD: Duration = Duration::from_millis(100);
 pub(super) fn run(place: &Place, listen: Option<SocketAddr>) -> anyhow::Result<()> {
     let mut config = place.load()?;
     if let Some(listen) = listen {
-        config.server.listen = listen;
+        config.listen_on(listen);
     }
     logging::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -90,7 +90,7 @@ fn add(place: &Place, email: &str, tier: Option<String>, role: &str, password_st
     let email = Some(parse_email(email, "email")?);
     let role = parse_role(role)?;
     let password_hash = password_hash(password_stdin)?;
-    let opened = place.open()?;
+    let opened = place.open_or_create()?;
     let tier = tier.unwrap_or_else(|| opened.config.auth.default_tier.clone());
     let (by, tiers) = (opened.by(), opened.config.tiers.clone());
     let new = New { email, role, tier, password_hash };

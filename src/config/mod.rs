@@ -149,6 +149,19 @@ impl Networks {
     }
 }
 
+/// Scheme and authority of a site, as browsers write it.
+struct Origin(String);
+
+impl std::str::FromStr for Origin {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).ok_or(())?;
+        let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+        if authority.is_empty() || !authority.bytes().all(is_good) { Err(()) } else { Ok(Self(text.to_owned())) }
+    }
+}
+
 /// An address or a CIDR range.
 struct Network(IpNet);
 
@@ -216,6 +229,14 @@ impl Config {
             log,
             store,
             merged: table,
+        }
+    }
+
+    /// Listens on `address` in place of what `server.listen` says.
+    pub fn listen_on(&mut self, address: SocketAddr) {
+        self.server.listen = address;
+        if let Some(Value::Table(server)) = self.merged.get_mut("server") {
+            server.insert("listen".to_owned(), Value::String(address.to_string()));
         }
     }
 
@@ -291,7 +312,11 @@ fn server(values: &Values<'_>) -> Server {
         listen: listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
         public_url,
         trusted_proxies: networks(values, "trusted_proxies"),
-        cors_origins: values.list("cors_origins", "an origin"),
+        cors_origins: values
+            .list::<Origin>("cors_origins", "an origin such as https://app.example.org")
+            .into_iter()
+            .map(|origin| origin.0)
+            .collect(),
         body_bytes_max: values.integer("body_bytes_max", 1_024..=1_073_741_824),
         request_timeout_ms: values.time("request_timeout"),
         header_timeout_ms: values.time("header_timeout"),

@@ -78,7 +78,7 @@ pub enum Error {
         retry_after_s: u64,
     },
     /// A bounded queue is full.
-    #[error("{0} is full, try again in a moment")]
+    #[error("{0} is busy, try again in a moment")]
     Busy(&'static str),
     /// The request took longer than `server.request_timeout_s`.
     #[error("the request took too long")]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::auth::UserKey;
 use super::calendar::Day;
 use super::ledger::{ResourceType, Window};
-use super::unit::{ReservationId, Timestamp, hundredths_half_up};
+use super::unit::{EntryId, ReservationId, Timestamp, hundredths_half_up};
 
 /// Life of a reservation when none is named, in seconds.
 pub const RESERVATION_TTL_S: i64 = 300;
@@ -286,7 +286,7 @@ pub enum Resolution {
     /// Settled with an amount, as the entry where the amount was not 0.
     Settled {
         /// The entry; none for an amount of 0.
-        entry: Option<EntryRef>,
+        entry: Option<EntryId>,
         /// What was settled.
         amount: i64,
         /// The metadata it was settled with.
@@ -297,9 +297,6 @@ pub enum Resolution {
     /// Released without use.
     Released,
 }
-
-/// A reference to a ledger entry.
-pub type EntryRef = super::unit::EntryId;
 
 /// A promise: an amount held in a window until it is settled, released or expires.
 #[derive(Clone, Debug)]

@@ -262,3 +262,15 @@ pub fn tidy_reservations(writer: &mut Writer<'_>) -> Result<bool> {
 pub fn note_refusals(writer: &mut Writer<'_>, refusals: &[((UserKey, ResourceType, Timestamp), i64)]) -> Result<()> {
     store::add_refusals(writer, refusals)
 }
+
+/// Forgets refusals that no overview looks back to any more. Tells whether there may be more.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub fn purge_refusals(writer: &mut Writer<'_>) -> Result<bool> {
+    const SLICE: usize = 500;
+    /// The longest look back, 366 days, and a day.
+    const KEPT_MS: i64 = 367 * 86_400_000;
+    let before = writer.now().plus_millis(-KEPT_MS);
+    Ok(store::purge_refusals(writer, before, SLICE)? == SLICE)
+}

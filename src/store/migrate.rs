@@ -20,6 +20,7 @@ pub(crate) const VERSION: u32 = MIGRATIONS.len() as u32 + 1;
 /// # Errors
 /// `Unavailable` for a newer schema or a file of another program; `Internal` where SQLite refuses.
 pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
+    require_ours(connection)?;
     if version(connection)? == VERSION {
         return Ok(());
     }
@@ -51,6 +52,15 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
 /// The version the file has: 0 when new.
 pub(super) fn version(connection: &Connection) -> Result<u32> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fault)
+}
+
+/// A file with a version must say that it is ours.
+fn require_ours(connection: &Connection) -> Result<()> {
+    let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(fault)?;
+    if version(connection)? == 0 || id == APPLICATION_ID {
+        return Ok(());
+    }
+    Err(Error::Unavailable("tallybox.db is not a database of tallybox".to_owned()))
 }
 
 fn require_empty(connection: &Connection) -> Result<()> {
@@ -95,6 +105,7 @@ mod tests {
         let mut upgraded = memory();
         upgraded.execute_batch(VERSION_1).unwrap();
         upgraded.pragma_update(None, "user_version", 1).unwrap();
+        upgraded.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
         migrate(&mut upgraded).unwrap();
         assert_eq!(shape(&upgraded), shape(&fresh));
         assert_eq!(version(&upgraded).unwrap(), VERSION);

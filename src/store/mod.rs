@@ -242,6 +242,14 @@ impl Writer<'_> {
         self.erased = true;
     }
 
+    /// Brings the planner's statistics up to date; cheap when there is nothing to do.
+    ///
+    /// # Errors
+    /// Where the store cannot be written.
+    pub fn optimize(&mut self) -> Result<()> {
+        connection::optimize(self.connection)
+    }
+
     /// Runs a statement and gives the number of rows it changed.
     fn execute(&mut self, sql: &str, parameters: impl rusqlite::Params) -> Result<usize> {
         self.prepare(sql)?.execute(parameters).map_err(fault)

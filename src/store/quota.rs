@@ -360,3 +360,12 @@ pub(crate) fn add_refusals(
     }
     Ok(())
 }
+
+/// Forgets up to `limit` counters of hours before `before`.
+pub(crate) fn purge_refusals(writer: &mut Writer<'_>, before: Timestamp, limit: usize) -> Result<usize> {
+    writer.execute(
+        "DELETE FROM refusals WHERE (hour, user_id, resource) IN \
+         (SELECT hour, user_id, resource FROM refusals WHERE hour < ?1 ORDER BY hour LIMIT ?2)",
+        params![before.0, i64::try_from(limit).unwrap_or(i64::MAX)],
+    )
+}

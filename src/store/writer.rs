@@ -164,7 +164,7 @@ impl Thread {
             }
         }
         if let Err(error) = super::connection::optimize(&self.connection) {
-            tracing::warn!(%error, "optimize at the end failed");
+            tracing::warn!(?error, "optimize at the end failed");
         }
     }
 
@@ -199,7 +199,7 @@ impl Thread {
         match super::connection::empty_log(&self.connection) {
             Ok(emptied) => self.log_tells = !emptied,
             Err(error) => {
-                tracing::warn!(%error, "the log could not be emptied after an erasure; the next commit tries again");
+                tracing::warn!(?error, "the log could not be emptied after an erasure; the next commit tries again");
             }
         }
     }
@@ -245,10 +245,10 @@ impl Thread {
 }
 
 fn reason(error: &Error) -> String {
-    tracing::error!(%error, "a commit failed; nothing of it was kept");
+    tracing::error!(?error, "a commit failed; nothing of it was kept");
     match error {
         Error::Unavailable(why) => why.clone(),
-        Error::Internal(why) => format!("the write could not be committed: {why}"),
+        Error::Internal(_) => "the write could not be committed".to_owned(),
         other => other.to_string(),
     }
 }

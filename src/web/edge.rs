@@ -20,7 +20,7 @@ use tracing::Instrument;
 
 use super::extract::presented;
 use super::pages::{self, IsPage};
-use super::problem::{Failure, Problem, method_not_allowed};
+use super::problem::{Failure, NoRoute, Problem, method_not_allowed};
 use super::state::{AppState, acting_for_another};
 use crate::clock::new_request_id;
 use crate::domain::auth::Scope;
@@ -98,7 +98,9 @@ async fn answer(edge: Edge, request: Request) -> Response {
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         // The router has measured the empty body that the problem had until here.
         response.headers_mut().remove(CONTENT_LENGTH);
-        if wants_page || response.extensions().get::<IsPage>().is_some() {
+        let extensions = response.extensions();
+        let asked_by_browser = wants_page && extensions.get::<NoRoute>().is_some();
+        if asked_by_browser || extensions.get::<IsPage>().is_some() {
             let page = crate::view::error::page(problem.status.as_u16(), &problem.detail, &id);
             *response.body_mut() = Body::from(page.into_string());
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));

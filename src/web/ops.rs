@@ -15,10 +15,10 @@ pub(super) async fn healthz() -> Json<Value> {
 
 /// Ready: a write can be committed.
 pub(super) async fn readyz(State(state): State<AppState>) -> Response {
-    let committed = state.store.write(|writer| Ok(writer.now())).await;
-    let (status, word) = match committed {
-        Ok(_) => (StatusCode::OK, "ready"),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    let (status, word) = if state.is_ready().await {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
     };
     let body = json!({"status": word, "version": crate::VERSION, "schema": crate::store::SCHEMA_VERSION});
     (status, Json(body)).into_response()

@@ -1,5 +1,6 @@
 //! The one table from failures to answers: RFC 9457 problems.
 
+use axum::Extension;
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -145,9 +146,13 @@ impl IntoResponse for Problem {
 }
 
 /// 404 of a path that is no route.
-pub(super) async fn no_such_route() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
+pub(super) async fn no_such_route() -> (Extension<NoRoute>, Problem) {
+    (Extension(NoRoute), Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"))
 }
+
+/// Says that a failure belongs to no route: whoever asked by browser gets a page.
+#[derive(Clone, Copy)]
+pub(super) struct NoRoute;
 
 /// Makes a bare 405 (which names the methods in Allow) a problem.
 pub(super) fn method_not_allowed(response: &Response) -> Response {

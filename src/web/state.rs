@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) passwords: Passwords,
     pub(crate) attempts: Attempts,
     remembered: RwLock<HashMap<Presented, Remembered>>,
+    /// When it was last tried whether a write can be committed, and whether it could.
+    ready: tokio::sync::Mutex<Option<(Timestamp, bool)>>,
 }
 
 #[derive(Clone)]
@@ -71,6 +73,22 @@ impl Noted {
         let hour = Timestamp(at.0.div_euclid(HOUR_MS) * HOUR_MS);
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         *refusals.entry((user, resource, hour)).or_insert(0) += 1;
+    }
+
+    /// Takes back what could not be written down, for the next time.
+    pub(crate) fn put_back(
+        &self,
+        used: &[(Credential, Timestamp)],
+        refusals: &[((UserKey, ResourceType, Timestamp), i64)],
+    ) {
+        let mut now_used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        for (credential, at) in used {
+            now_used.entry(*credential).or_insert(*at);
+        }
+        let mut now_refused = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        for (refused, count) in refusals {
+            *now_refused.entry(*refused).or_insert(0) += count;
+        }
     }
 
     /// Takes which credentials were used, and when last.
@@ -128,6 +146,7 @@ impl AppState {
             passwords,
             attempts: Attempts::default(),
             remembered: RwLock::default(),
+            ready: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -135,11 +154,27 @@ impl AppState {
         self.store.clock().now()
     }
 
+    /// Whether a write can be committed: one is, at most once a second, however many ask.
+    pub(super) async fn is_ready(&self) -> bool {
+        let mut last = self.ready.lock().await;
+        let now = self.now();
+        match *last {
+            Some((at, is_ready)) if at <= now && now < at.plus_seconds(1) => is_ready,
+            _ => {
+                let is_ready = self.store.write(crate::service::check::prove_writable).await.is_ok();
+                *last = Some((now, is_ready));
+                is_ready
+            }
+        }
+    }
+
     /// Lets a caller in who has `scope` (none: any credential). Who was let in a moment ago is remembered, as a hint
     /// only: each transaction proves it again.
     pub(super) async fn admit(&self, presented: Presented, scope: Option<Scope>) -> Result<Known> {
         let version = self.store.auth_version();
-        if let Some(authenticated) = self.recall(&presented, version) {
+        // What a remembered caller lacks it may have been given since, by the command line: then there is another look.
+        let has_scope = |known: &Arc<Authenticated>| scope.is_none_or(|scope| known.caller.scopes.has(scope));
+        if let Some(authenticated) = self.recall(&presented, version).filter(has_scope) {
             return self.admit_known(presented, authenticated, version, scope);
         }
         let presented = Arc::new(presented);

@@ -84,7 +84,9 @@ impl From<EmbedError> for Error {
     fn from(error: EmbedError) -> Self {
         match error {
             EmbedError::Unavailable { .. } | EmbedError::Refused { .. } | EmbedError::BadVector { .. } => {
-                Self::Unavailable(error.to_string())
+                // What a remote endpoint says is the operator's to read, not the user's.
+                tracing::warn!(%error, "no embedding");
+                Self::Unavailable("no embedding can be made at the moment".to_owned())
             }
             EmbedError::Settings { .. } | EmbedError::Damaged { .. } => Self::Internal(error.to_string()),
         }

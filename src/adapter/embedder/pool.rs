@@ -58,6 +58,9 @@ struct Progress {
     reply: Option<oneshot::Sender<Embedded>>,
 }
 
+/// Users who may wait when the queue is full of texts.
+const USERS_WAITING_MAX: usize = 1_024;
+
 /// A piece of a request: the texts from `first` on, `count` of them.
 struct Piece {
     request: Arc<Request>,
@@ -154,8 +157,11 @@ impl Shared {
         let progress = Progress { begun: 0, finished: 0, embeddings: vec![None; count], reply: Some(reply) };
         let request = Arc::new(Request { texts, progress: Mutex::new(progress) });
         let mut queue = lock(&self.queue);
-        // One that is larger than the whole queue gets its turn too: when there is room, it is let in whole.
-        if queue.waiting >= self.queue_max {
+        // A user with nothing waiting is let in even when another's batch fills the queue: it is served in the next turn.
+        // What bounds the queue is then the number of users who ask at once, which is bounded as well.
+        let is_waiting = queue.requests.get(&user).is_some_and(|requests| !requests.is_empty());
+        let is_full = queue.waiting >= self.queue_max;
+        if is_full && (is_waiting || queue.turns.len() >= USERS_WAITING_MAX) {
             return Err(Error::Busy("the embedding queue"));
         }
         queue.waiting += count;
@@ -353,9 +359,12 @@ mod tests {
         let (gate, go) = gate();
         let pool = EmbedderPool::start(gate, 4).unwrap();
         let first = pool.shared.submit(UserKey(1), texts("a", 8)).unwrap();
-        assert!(matches!(pool.embed(UserKey(2), texts("b", 1)).await, Err(Error::Busy(_))));
-        (0..8).for_each(|_| go.send(()).unwrap());
+        assert!(matches!(pool.embed(UserKey(1), texts("b", 1)).await, Err(Error::Busy(_))));
+        // Another's batch stops nobody who has nothing waiting.
+        let second = pool.shared.submit(UserKey(2), texts("c", 1)).unwrap();
+        (0..9).for_each(|_| go.send(()).unwrap());
         assert_eq!(first.await.unwrap().unwrap().len(), 8);
+        assert_eq!(second.await.unwrap().unwrap().len(), 1);
         (0..2).for_each(|_| go.send(()).unwrap());
         assert!(matches!(pool.embed(UserKey(1), vec!["panic".into()]).await, Err(Error::Internal(_))));
         assert_eq!(pool.embed(UserKey(1), vec!["again".into()]).await.unwrap().len(), 1);

@@ -236,6 +236,10 @@ impl Embedder for Remote {
         windows::split(&self.tokenizer, text)
     }
 
+    fn texts_of_a_call(&self) -> usize {
+        self.config.texts_per_request
+    }
+
     fn embed(&self, texts: &[&str]) -> Result<Vec<Embedding>, EmbedError> {
         let mut embeddings = Vec::with_capacity(texts.len());
         for part in texts.chunks(self.config.texts_per_request) {

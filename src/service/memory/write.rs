@@ -188,7 +188,7 @@ pub fn patch(
     let content = patch.apply(&memory.content);
     let changes_text = content.text != memory.content.text;
     if changes_text && embeddings.is_none() {
-        return Err(Error::Busy("the memory (another change came in between)"));
+        return Err(Error::Busy("the memory"));
     }
     let embeddings = embeddings.filter(|_| changes_text);
     let changes_tier = content.tier != memory.content.tier;

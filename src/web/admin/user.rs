@@ -15,7 +15,8 @@ use crate::domain::unit::{Timestamp, TokenId, UserId};
 use crate::domain::{Error, Result};
 use crate::service::auth::account::{self, By, Changes, New};
 use crate::service::auth::{link::Link, token};
-use crate::service::{ledger as entries, quota};
+use crate::service::ledger::{self as entries, Fact};
+use crate::service::quota;
 use crate::store::Reader;
 use crate::web::answer::{created, page_limit};
 use crate::web::auth::{TokensAnswer, new_password, parse_paging, with_secret};
@@ -23,7 +24,7 @@ use crate::web::extract::{Body, Client, MaybeKey, Path, Query};
 use crate::web::input;
 use crate::web::problem::Answer;
 use crate::web::state::{AppState, Known};
-use crate::web::usage::{LedgerAnswer, RecordAnswer, StatsAnswer, parse_days, parse_fact, parse_listing};
+use crate::web::usage::{LedgerAnswer, RecordAnswer, StatsAnswer, parse_amount, parse_days, parse_listing};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -302,11 +303,9 @@ pub(in crate::web) async fn correct(
     let key = key.with(&body)?;
     let mut fields = body.fields()?;
     let reason = fields.required("reason", input::text(1..=METADATA_BYTES_MAX / 8));
-    let fact = parse_fact(&mut fields);
-    let (mut fact, reason) = fields.finish(|| fact.zip(reason))?;
-    let mut metadata = fact.metadata.take().unwrap_or_else(|| json!({}));
-    metadata["reason"] = Value::from(reason);
-    fact.metadata = Some(metadata);
+    let amount = parse_amount(&mut fields);
+    let (fact, reason) = fields.finish(|| amount.zip(reason))?;
+    let fact = Fact { metadata: Some(json!({"reason": reason})), ..fact };
     let id = parse_id(&id)?;
     let (policy, state_there): (std::sync::Arc<quota::Policy>, AppState) = (state.quota.clone(), state.clone());
     created(&state, &known, key, move |writer, caller| {

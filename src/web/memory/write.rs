@@ -70,6 +70,9 @@ async fn first_answer(state: &AppState, known: &Known, key: Option<&Key>) -> Res
     state.read(known, move |reader, caller| idempotency::find(reader, caller.user.key, &key)).await
 }
 
+/// Texts up to here are cut into words where they are; more would keep other requests waiting.
+const WORDS_INLINE_BYTES_MAX: usize = 8 * 1_024;
+
 /// Makes the embeddings that were not given, once it is likely that the memories fit.
 async fn embed_all(state: &AppState, known: &Known, batch: Vec<Described>) -> Result<Vec<NewMemory>> {
     let mut windows = Vec::with_capacity(batch.len());
@@ -90,11 +93,18 @@ async fn embed_all(state: &AppState, known: &Known, batch: Vec<Described>) -> Re
         contents = require_room(state, known, contents, &counts).await?;
     }
     let mut made = state.embedder.embed(known.caller().user.key, texts).await?.into_iter();
-    let memories = contents.into_iter().zip(given).zip(counts).map(|((content, given), count)| {
+    let described = contents.into_iter().zip(given).zip(counts).map(|((content, given), count)| {
         let embeddings = given.map_or_else(|| made.by_ref().take(count).collect(), |given| vec![given]);
-        NewMemory::new(content, embeddings)
+        (content, embeddings)
     });
-    Ok(memories.collect())
+    let described: Vec<(Content, Vec<Embedding>)> = described.collect();
+    let prepare = |(content, embeddings)| NewMemory::new(content, embeddings);
+    let text_bytes: usize = described.iter().map(|(content, _)| content.text.len()).sum();
+    if text_bytes <= WORDS_INLINE_BYTES_MAX {
+        return Ok(described.into_iter().map(prepare).collect());
+    }
+    let prepared = tokio::task::spawn_blocking(move || described.into_iter().map(prepare).collect());
+    prepared.await.map_err(|panic| Error::Internal(format!("the words of a text: {panic}")))
 }
 
 /// The windows of a text.

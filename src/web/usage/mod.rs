@@ -19,7 +19,7 @@ use crate::domain::unit::{AMOUNT_MAX, EntryId, Timestamp, UserId, human_bytes};
 use crate::domain::{Error, Result};
 use crate::service::ledger::{self, Listing, Stats};
 use crate::service::quota;
-pub(super) use record::{RecordAnswer, parse_fact, record, record_batch};
+pub(super) use record::{RecordAnswer, parse_amount, record, record_batch};
 pub(super) use reservation::{list_reservations, release, reserve, settle};
 
 /// Days of a look back.

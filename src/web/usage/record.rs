@@ -18,16 +18,26 @@ use crate::web::problem::Answer;
 use crate::web::state::{AppState, Known};
 
 /// A fact as a body tells it.
-pub(in crate::web) fn parse_fact(fields: &mut Fields) -> Option<Fact> {
+fn parse_fact(fields: &mut Fields) -> Option<Fact> {
+    let fact = parse_amount(fields);
+    let metadata = fields.optional("metadata", input::metadata);
+    let timestamp = fields.optional("timestamp", input::instant);
+    let enforce = fields.optional("enforce", input::flag).unwrap_or(false);
+    let fact = Fact { timestamp, enforce, metadata, ..fact? };
+    if fact.reverses.is_some() && fact.timestamp.is_some() {
+        fields.fault("timestamp", "must not be given with `reverses`: a reversal is booked when its entry was");
+    }
+    Some(fact)
+}
+
+/// Of what, how much, and what is taken back.
+pub(in crate::web) fn parse_amount(fields: &mut Fields) -> Option<Fact> {
     let resource = fields.required("resourceType", metered_by_hand);
     let reverses = fields.optional("reverses", |value| {
         value.as_str().and_then(EntryId::parse).ok_or_else(|| "must be the id of an entry".to_owned())
     });
     let amount = fields.required("amount", |value| amount(&value, reverses.is_some()));
-    let metadata = fields.optional("metadata", input::metadata);
-    let timestamp = fields.optional("timestamp", input::instant);
-    let enforce = fields.optional("enforce", input::flag).unwrap_or(false);
-    Some(Fact { resource: resource?, amount: amount?, timestamp, enforce, reverses, metadata })
+    Some(Fact { resource: resource?, amount: amount?, timestamp: None, enforce: false, reverses, metadata: None })
 }
 
 pub(super) fn metered_by_hand(value: Value) -> Result<ResourceType, input::Why> {

@@ -7,7 +7,8 @@ use crate::suite::calls::{faults_of, id_of, tokens};
 use crate::suite::support::{PASSWORD, TestApp, form, request};
 
 const EMAIL: &str = "erase.me.please@example.org";
-const MARK: &str = "zebra-crossing-mark";
+/// One word, as it stands in the full-text index too.
+const MARK: &str = "zebracrossingmark";
 
 /// Where in the files of the data directory a text stands.
 fn found_in_files(app: &TestApp, text: &str) -> Vec<String> {

@@ -51,13 +51,13 @@ fn vector_of(text: &str) -> Vec<f32> {
 }
 
 /// A vector that points in one direction alone.
-fn axis(direction: usize) -> Value {
+pub(super) fn axis(direction: usize) -> Value {
     let mut vector = vec![0.0_f32; EMBEDDING_DIMENSIONS];
     vector[direction] = 2.5;
     json!(vector)
 }
 
-fn app_with(toml: &str) -> TestApp {
+pub(super) fn app_with(toml: &str) -> TestApp {
     let config = Config::parse(Some(toml), &Environment::default()).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let clock = Clock::manual(NOON);

@@ -1,6 +1,8 @@
-//! Random work of several users, held against a second reckoning after every step.
+//! Random work of several users, metering and memories, held against a second reckoning after every step.
 
+mod memories;
 mod reference;
+mod shelf;
 
 use std::fmt::Write;
 
@@ -9,12 +11,15 @@ use chrono_tz::Europe::Berlin;
 use serde_json::{Value, json};
 use tallybox::service::auth::account::Changes;
 
+use super::memory::app_with;
 use super::support::{NOON, Reply, TestApp, TestUser};
+use memories::Act;
 use reference::{Account, Fact, Fate, Resource, TIERS, day_of};
 
 const TOML: &str = "[quota]\ntimezone = \"Europe/Berlin\"\n\
-    [tiers.free_trial]\nllm_tokens_day = 500\nagent_minutes_month = 0\n\
-    [tiers.basic]\nllm_tokens_day = 2000\nagent_minutes_month = 60";
+    [tiers.free_trial]\nllm_tokens_day = 500\nagent_minutes_month = 0\nmemory_storage_bytes = 20000\n\
+    [tiers.basic]\nllm_tokens_day = 2000\nagent_minutes_month = 60\nmemory_storage_bytes = 60000\n\
+    [memory]\nstm_bytes_max = 12000\nstm_ttl = \"18h\"\nitm_ttl = \"72h\"";
 const DAY_MS: i64 = 86_400_000;
 /// Resolved holds are forgotten after 60 days, at some pass of the worker: nobody asks for so old ones here.
 const HOLD_AGE_MS_MAX: i64 = 55 * DAY_MS;
@@ -46,7 +51,7 @@ impl Dice {
     }
 }
 
-/// One thing that somebody does. Memories will join here: stored, changed, deleted.
+/// One thing that somebody does.
 #[derive(Clone, Debug)]
 enum Step {
     Record { user: usize, fact: Fact, repeated: bool },
@@ -57,6 +62,7 @@ enum Step {
     Release { user: usize, owner: usize, hold: usize },
     Check { user: usize, resource: Resource, amount: i64 },
     Tier { user: usize, tier: usize },
+    Memory { user: usize, act: Act },
     Turn { to: i64 },
     Pass,
 }
@@ -74,13 +80,13 @@ struct Model {
 
 impl Model {
     async fn new(seed: u64) -> Self {
-        let app = TestApp::with_config(TOML);
+        let app = app_with(TOML);
         let admin = app.admin("admin@example.org").await;
         let mut users = Vec::new();
         let mut accounts = Vec::new();
         for (tier, (name, ..)) in TIERS.iter().enumerate() {
             users.push(app.user(&format!("{name}@example.org"), name).await);
-            accounts.push(Account { tier, entries: Vec::new(), holds: Vec::new() });
+            accounts.push(Account { tier, entries: Vec::new(), holds: Vec::new(), memories: Vec::new() });
         }
         app.clock.turn_to(NOON);
         let story = format!("seed {seed}\n");
@@ -122,7 +128,8 @@ impl Model {
             1..=8 => now + self.dice.between(1, 400_000),
             9..=12 => now + self.dice.between(1, 8 * 3_600_000),
             13..=16 => edge(today.checked_add_days(Days::new(1)).unwrap()),
-            17 => edge(first),
+            17 if now % 2 == 0 => edge(first),
+            17..=18 if self.dice.one_in(2) => self.some_end().unwrap_or(now),
             18 => edge([first.with_day(28).unwrap(), first.with_day(25).unwrap()][self.dice.index(2)]),
             _ => now + self.dice.between(1, 3 * DAY_MS),
         };
@@ -144,7 +151,7 @@ impl Model {
     fn next_step(&mut self) -> Step {
         let user = self.dice.index(self.users.len());
         let resource = self.resource();
-        match self.dice.between(1, 40) {
+        match self.dice.between(1, 64) {
             1..=12 => Step::Record { user, fact: self.fact(), repeated: self.dice.one_in(6) },
             13..=15 => {
                 let count = self.dice.between(1, 5);
@@ -153,10 +160,11 @@ impl Model {
             16..=18 => {
                 let owner = if self.dice.one_in(10) { self.dice.index(self.users.len()) } else { user };
                 let count = self.accounts[owner].entries.len();
-                if count == 0 {
+                let entry = self.dice.index(count.max(1));
+                // What is booked for memories is never taken back.
+                if count == 0 || self.accounts[owner].entries[entry].resource == Resource::Storage {
                     return Step::Pass;
                 }
-                let entry = self.dice.index(count);
                 let most = self.accounts[owner].entries[entry].amount.abs() + 2;
                 Step::TakeBack { user, owner, entry, amount: self.dice.between(1, most) }
             }
@@ -183,7 +191,8 @@ impl Model {
             32 => Step::Check { user, resource, amount: self.amount(resource) },
             33 if self.dice.one_in(3) => Step::Tier { user, tier: self.dice.index(TIERS.len()) },
             33..=38 => Step::Turn { to: self.later() },
-            _ => Step::Pass,
+            39..=40 => Step::Pass,
+            _ => Step::Memory { user, act: self.next_act(user) },
         }
     }
 }
@@ -235,7 +244,14 @@ impl Model {
                 self.accounts[user].tier = tier;
             }
             Step::Turn { to } => self.app.clock.turn_to(tallybox::domain::unit::Timestamp(to)),
-            Step::Pass => self.app.pass().await,
+            Step::Memory { user, act } => self.act(user, act).await,
+            Step::Pass => {
+                self.app.pass().await;
+                let now = self.now();
+                for account in &mut self.accounts {
+                    account.book_ends(now);
+                }
+            }
         }
     }
 
@@ -367,7 +383,10 @@ impl Model {
             loop {
                 let page = self.app.ask(&user.token, &format!("/usage/ledger?{query}")).await.json;
                 let entries = page["entries"].as_array().unwrap().iter();
-                found.extend(entries.map(|entry| (id(entry), entry["amount"].as_i64().unwrap())));
+                // No answer tells the id of an entry that a memory made.
+                let id_of =
+                    |entry: &Value| if entry["resourceType"] == "memory_storage" { String::new() } else { id(entry) };
+                found.extend(entries.map(|entry| (id_of(entry), entry["amount"].as_i64().unwrap())));
                 let Some(cursor) = page["nextCursor"].as_str() else { break };
                 query = format!("limit=100&cursor={cursor}");
             }
@@ -391,8 +410,12 @@ async fn run(seed: u64, steps: usize) {
         writeln!(model.story, "{number} {instant}: {step:?}").unwrap();
         model.take(&step).await;
         model.compare(number % 50 == 0).await;
+        // All others have their turn too.
+        let user = if let Step::Memory { user, .. } = step { user } else { number % TIERS.len() };
+        model.compare_memories(user, number % 50 == 0).await;
     }
     model.compare(true).await;
+    model.compare_memories(0, true).await;
     model.compare_ledgers().await;
     model.app.proves();
 }

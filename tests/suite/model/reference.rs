@@ -3,13 +3,16 @@
 use chrono::{DateTime, Datelike, NaiveDate};
 use chrono_tz::Europe::Berlin;
 
+use super::shelf::Memory;
+
 const DAY_MS: i64 = 86_400_000;
 
-/// What is metered by hand.
+/// What is metered: the first two by hand, storage by memories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resource {
     Tokens,
     Minutes,
+    Storage,
 }
 
 impl Resource {
@@ -17,13 +20,17 @@ impl Resource {
         match self {
             Self::Tokens => "llm_tokens",
             Self::Minutes => "agent_minutes",
+            Self::Storage => "memory_storage",
         }
     }
 }
 
-/// Name, tokens a day, minutes a month; none is no limit.
-pub(super) const TIERS: [(&str, Option<i64>, Option<i64>); 3] =
-    [("free_trial", Some(500), Some(0)), ("basic", Some(2_000), Some(60)), ("pro", None, None)];
+/// Name, and tokens a day, minutes a month, bytes; none is no limit.
+pub(super) const TIERS: [(&str, [Option<i64>; 3]); 3] = [
+    ("free_trial", [Some(500), Some(0), Some(20_000)]),
+    ("basic", [Some(2_000), Some(60), Some(60_000)]),
+    ("pro", [None, None, None]),
+];
 
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -52,12 +59,13 @@ pub(super) struct Hold {
     pub(super) fate: Fate,
 }
 
-/// A user. Memories will join here: a list of them, and their sum as the level.
+/// A user.
 #[derive(Clone, Debug)]
 pub(super) struct Account {
     pub(super) tier: usize,
     pub(super) entries: Vec<Entry>,
     pub(super) holds: Vec<Hold>,
+    pub(super) memories: Vec<Memory>,
 }
 
 /// A fact that somebody wants recorded.
@@ -78,15 +86,17 @@ fn same_window(resource: Resource, one: NaiveDate, other: NaiveDate) -> bool {
     match resource {
         Resource::Tokens => one == other,
         Resource::Minutes => (one.year(), one.month()) == (other.year(), other.month()),
+        Resource::Storage => true,
     }
 }
 
 impl Account {
     pub(super) fn limit(&self, resource: Resource) -> Option<i64> {
-        let (_, tokens, minutes) = TIERS[self.tier];
+        let (_, [tokens, minutes, storage]) = TIERS[self.tier];
         match resource {
             Resource::Tokens => tokens,
             Resource::Minutes => minutes,
+            Resource::Storage => storage,
         }
     }
 
@@ -125,7 +135,7 @@ impl Account {
         201
     }
 
-    fn push(&mut self, resource: Resource, amount: i64, day: NaiveDate) {
+    pub(super) fn push(&mut self, resource: Resource, amount: i64, day: NaiveDate) {
         self.entries.push(Entry { id: String::new(), resource, amount, day, taken_back: 0 });
     }
 
