@@ -240,7 +240,5 @@ CREATE VIRTUAL TABLE words USING fts5 (
     columnsize = 0,
     tokenize = 'ascii'
 );
--- What is deleted leaves its words nowhere behind.
-INSERT INTO words (words, rank) VALUES ('secure-delete', 1);
 -- the rows that hold a word, once for each time they hold it
 CREATE VIRTUAL TABLE word_rows USING fts5vocab (words, instance);

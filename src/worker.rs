@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::domain::Result;
-use crate::service::{audit, auth, idempotency, memory, quota};
+use crate::service::{audit, auth, check, idempotency, memory, quota};
 use crate::store::Writer;
 use crate::web::AppState;
 
@@ -65,7 +65,7 @@ impl Worker {
         self.until_done(auth::session::purge_ended).await?;
         self.until_done(quota::purge_refusals).await?;
         // Cheap where the planner's statistics are good; so hourly is as good as daily.
-        self.state.store.write(Writer::optimize).await?;
+        self.state.store.write(check::keep_in_trim).await?;
         if let Some(keep_days) = self.state.config.audit_keep_days {
             while self.state.store.write(move |writer| audit::purge(writer, keep_days)).await? {}
         }

@@ -30,3 +30,11 @@ pub fn prove_writable(writer: &mut Writer<'_>) -> Result<()> {
     let now = writer.now().to_string();
     set_setting(writer, "asked_ready_at", Some(&now))
 }
+
+/// Brings the planner's statistics up to date.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub fn keep_in_trim(writer: &mut Writer<'_>) -> Result<()> {
+    writer.optimize()
+}

@@ -225,6 +225,9 @@ impl Thread {
             self.run_statement("RELEASE job")?;
         }
         memory::write_words(&mut writer)?;
+        if writer.erased {
+            memory::forget_deleted_words(&mut writer)?;
+        }
         Ok(Touched { auth: writer.auth_touched, erased: writer.erased })
     }
 

@@ -28,7 +28,8 @@ use crate::domain::words::index_words;
 use crate::domain::{Error, Result};
 
 pub(crate) use index::{
-    WordChange, find_setting, has_vectors, load_embeddings, replace_vectors, set_setting, write_words,
+    WordChange, find_setting, forget_deleted_words, has_vectors, load_embeddings, replace_vectors, set_setting,
+    write_words,
 };
 pub(crate) use search::{Candidate, candidates, cosines, keyword_scores, session_pairs};
 pub(crate) use totals::{

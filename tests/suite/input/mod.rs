@@ -137,8 +137,7 @@ fn routes(user: &TestUser, admin: &TestUser, session: &str, hold: &str, memory: 
         "resourceType": "llm_tokens", "amount": 5, "metadata": {"a": 1}, "timestamp": "2026-03-09T12:00:00Z",
         "enforce": true,
     });
-    let mut correction = record.clone();
-    correction["reason"] = json!("r");
+    let correction = json!({"resourceType": "llm_tokens", "amount": 1, "reason": "r"});
     vec![
         route("POST", "/usage/check-quota", "", own, tokens(5)),
         route("POST", "/usage/record", "", own, record),
