@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::layout::{self, Who, icon};
 use crate::domain::ledger::{ResourceType, Window};
 use crate::domain::quota::{Limit, Standing, State};
-use crate::domain::unit::Timestamp;
+use crate::domain::unit::{Timestamp, thousands};
 
 /// The looks back that the page offers, in days.
 pub const RANGES: [i32; 3] = [7, 30, 90];
@@ -175,20 +175,21 @@ fn breakdown(page: &UsagePage<'_>) -> Markup {
                     }
                 } }
             }
-            table.table-plain aria-labelledby="breakdown" {
-                thead { tr {
-                    th scope="col" { "Resource" }
-                    th.num scope="col" { "Amount" }
-                    th.num scope="col" { "In words" }
-                    th.num scope="col" { "Limit" }
-                    th.num scope="col" { "Used of the limit now" }
+            // On a narrow screen each row becomes an entry; the roles say that it is a table all the same.
+            table.stack role="table" aria-labelledby="breakdown" {
+                thead role="rowgroup" { tr role="row" {
+                    th role="columnheader" scope="col" { "Resource" }
+                    th.num role="columnheader" scope="col" { "Amount" }
+                    th.num role="columnheader" scope="col" { "In words" }
+                    th.num role="columnheader" scope="col" { "Limit" }
+                    th.num role="columnheader" scope="col" { "Used of the limit now" }
                 } }
-                tbody { @for (standing, amount) in page.rows { tr {
-                    th scope="row" { (name(standing.resource)) }
-                    td.num { (amount) }
-                    td.num { (standing.resource.human(*amount)) }
-                    td.num { (limit(standing)) " " (window_name(standing.resource)) }
-                    td.num { (percentage(standing)) }
+                tbody role="rowgroup" { @for (standing, amount) in page.rows { tr role="row" {
+                    th role="rowheader" scope="row" { (name(standing.resource)) }
+                    td.num role="cell" data-label="Amount" { (thousands(*amount)) }
+                    td.num role="cell" data-label="In words" { (standing.resource.human(*amount)) }
+                    td.num role="cell" data-label="Limit" { (limit(standing)) " " (window_name(standing.resource)) }
+                    td.num role="cell" data-label="Used now" { (percentage(standing)) }
                 } } }
             }
         }
