@@ -100,11 +100,6 @@ impl Store {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The data directory.
-    pub fn directory(&self) -> &Path {
-        &self.inner.directory
-    }
-
     /// Bytes of the write-ahead log; 0 where there is none.
     pub fn log_bytes(&self) -> u64 {
         std::fs::metadata(self.inner.directory.join("tallybox.db-wal")).map_or(0, |file| file.len())

@@ -95,11 +95,6 @@ impl EmbedderPool {
         Ok(Self { shared, threads })
     }
 
-    /// The model behind the pool.
-    pub fn model(&self) -> &str {
-        self.shared.embedder.model()
-    }
-
     /// The windows of a text.
     ///
     /// # Errors
