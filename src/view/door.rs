@@ -2,7 +2,8 @@
 
 use maud::{Markup, PreEscaped, html};
 
-use super::layout::{self, icon};
+use super::layout;
+use super::part::{Field, wrong};
 use crate::domain::Fault;
 use crate::domain::auth::PASSWORD_CHARACTERS;
 
@@ -21,28 +22,16 @@ fn door(title: &str, is_wide: bool, content: &Markup) -> Markup {
     layout::page(title, "door", &body)
 }
 
-fn notice(problem: &str) -> Markup {
-    html! {
-        div.notices { div.notice.is-stop role="alert" { (icon("i-stop")) p { strong { "That did not work." } " " (problem) } } }
-    }
-}
-
 /// The form to sign in. `next`: where it leads; `email`: as it was typed; `problem`: what was wrong the last time.
 pub fn login(next: &str, email: &str, problem: Option<&str>) -> Markup {
     let content = html! {
         h1 { "Sign in" }
         p { "Your usage, limits and memories are behind this door." }
-        @if let Some(problem) = problem { (notice(problem)) }
+        @if let Some(problem) = problem { (wrong(problem)) }
         form.form method="post" action="/login" {
             input type="hidden" name="next" value=(next);
-            div.field {
-                label for="email" { "Email" }
-                input.input id="email" name="email" type="email" autocomplete="username" value=(email) required;
-            }
-            div.field {
-                label for="password" { "Password" }
-                input.input id="password" name="password" type="password" autocomplete="current-password" required;
-            }
+            (Field { name: "email", label: "Email", kind: "email", autocomplete: "username", value: email, ..Field::default() }.render(&[]))
+            (Field { name: "password", label: "Password", kind: "password", autocomplete: "current-password", ..Field::default() }.render(&[]))
             button.btn.btn-primary.btn-block type="submit" { "Sign in" }
         }
         p.door-note { "Lost your password? Whoever runs this Tallybox can send you a link to choose another." }
@@ -71,13 +60,13 @@ pub fn setup(form: &SetupForm<'_>) -> Markup {
         h1 { (title) }
         @if let Some(user) = form.user { p { "For " strong { (user) } ". This link works once." } }
         @else { p { "Make the first administrator. This link works once." } }
-        @for fault in others { (notice(&format!("{}: {}", fault.field, fault.message))) }
+        @for fault in others { (wrong(&format!("{}: {}", fault.field, fault.message))) }
         form.form method="post" action="/setup" {
             input type="hidden" name="token" value=(form.secret);
             @if form.user.is_none() {
-                (field(form, "email", "Email", "email", "username", form.email))
+                (Field { name: "email", label: "Email", kind: "email", autocomplete: "username", value: form.email, ..Field::default() }.render(form.faults))
             }
-            (field(form, "password", "Password", "password", "new-password", ""))
+            (new_password("password", "Password", form.faults))
             button.btn.btn-primary.btn-block type="submit" {
                 @if form.user.is_some() { "Set the password" } @else { "Make the administrator" }
             }
@@ -86,25 +75,15 @@ pub fn setup(form: &SetupForm<'_>) -> Markup {
     door(title, true, &content)
 }
 
-fn field(form: &SetupForm<'_>, name: &str, label: &str, kind: &str, autocomplete: &str, value: &str) -> Markup {
-    let fault = form.faults.iter().find(|fault| fault.field == name);
-    let described_by = format!("{name}-fault");
-    html! {
-        div.field {
-            label for=(name) { (label) }
-            input.input id=(name) name=(name) type=(kind) autocomplete=(autocomplete) value=(value) required
-                aria-invalid=[fault.map(|_| "true")] aria-describedby=[fault.map(|_| described_by.as_str())];
-            @if kind == "password" {
-                p.hint {
-                    (PASSWORD_CHARACTERS.start()) " to " (PASSWORD_CHARACTERS.end())
-                    " characters. A few unrelated words work well."
-                }
-            }
-            @if let Some(fault) = fault {
-                p.field-error id=(described_by) { (icon("i-stop")) (fault.message) }
-            }
-        }
-    }
+/// The field for a password that is chosen.
+pub fn new_password(name: &str, label: &str, faults: &[Fault]) -> Markup {
+    let hint = format!(
+        "{} to {} characters. A few unrelated words work well.",
+        PASSWORD_CHARACTERS.start(),
+        PASSWORD_CHARACTERS.end(),
+    );
+    Field { name, label, kind: "password", autocomplete: "new-password", hint: &hint, ..Field::default() }
+        .render(faults)
 }
 
 /// What a link leads to that was used, replaced or is too old.

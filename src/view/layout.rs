@@ -2,6 +2,11 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::asset;
+use super::part::instant;
+use crate::domain::auth::Role;
+use crate::domain::unit::Timestamp;
+
 /// The drawings that pages refer to by name.
 const SPRITE: &str = include_str!("../../assets/sprite.svg");
 
@@ -15,8 +20,9 @@ pub fn page(title: &str, class: &str, content: &Markup) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (title) " · Tallybox" }
-                link rel="icon" href="/assets/favicon.svg" type="image/svg+xml";
-                link rel="stylesheet" href="/assets/tallybox.css";
+                link rel="icon" href=(asset::path("favicon.svg")) type="image/svg+xml";
+                link rel="stylesheet" href=(asset::path("tallybox.css"));
+                script src=(asset::path("tallybox.js")) defer {}
             }
             body class=(class) {
                 (PreEscaped(SPRITE))
@@ -29,7 +35,7 @@ pub fn page(title: &str, class: &str, content: &Markup) -> Markup {
 /// The name with its mark.
 pub fn brand() -> Markup {
     html! {
-        span.brand {
+        a.brand href="/" {
             svg.mark viewBox="0 0 32 32" aria-hidden="true" focusable="false" {
                 path d="M6 4.5V27h20V4.5M12.7 4.5v16M19.3 4.5v16" {}
                 path.slash d="M2.5 19.5 29.5 8" {}
@@ -39,11 +45,6 @@ pub fn brand() -> Markup {
     }
 }
 
-/// A drawing of the sprite, for the eye alone.
-pub fn icon(name: &str) -> Markup {
-    html! { svg.icon aria-hidden="true" focusable="false" { use href=(format!("#{name}")) {} } }
-}
-
 /// Who is signed in, for the margin of a page.
 #[derive(Clone, Debug)]
 pub struct Who {
@@ -51,18 +52,60 @@ pub struct Who {
     pub name: String,
     /// Name of the tier.
     pub tier: String,
+    /// Administrators see the way to their pages.
+    pub role: Role,
 }
 
-/// A page behind the door: the margin with the navigation, and `content`. `here`: the path of the navigation's entry.
-pub fn inside(title: &str, here: &str, who: &Who, content: &Markup) -> Markup {
-    const PLACES: [(&str, &str); 1] = [("/usage", "Usage")];
+/// The places that the navigation names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `/usage`
+    Usage,
+    /// `/memories`
+    Memories,
+    /// `/account`
+    Account,
+    /// `/admin`
+    Admin,
+}
+
+impl Place {
+    const ALL: [Self; 4] = [Self::Usage, Self::Memories, Self::Account, Self::Admin];
+
+    const fn path_and_name(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Usage => ("/usage", "Usage"),
+            Self::Memories => ("/memories", "Memories"),
+            Self::Account => ("/account", "Account"),
+            Self::Admin => ("/admin", "Admin"),
+        }
+    }
+}
+
+/// What surrounds the content of a page behind the door.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// Who looks.
+    pub who: &'a Who,
+    /// When the figures were read.
+    pub now: Timestamp,
+    /// IANA name of the zone whose days are counted.
+    pub zone: &'a str,
+}
+
+/// A page behind the door: the margin with the navigation, `content`, and the time of its figures. `here`: the place of the
+/// navigation that the page belongs to.
+pub fn inside(title: &str, here: Option<Place>, frame: Frame<'_>, content: &Markup) -> Markup {
+    let who = frame.who;
+    let places = Place::ALL.into_iter().filter(|place| *place != Place::Admin || who.role == Role::Admin);
     let body = html! {
         a.skip href="#main" { "Skip to content" }
         header.margin { div.margin-in {
             (brand())
             nav.nav aria-label="Main" { ul {
-                @for (path, name) in PLACES {
-                    li { a href=(path) aria-current=[(path == here).then_some("page")] { (name) } }
+                @for place in places {
+                    @let (path, name) = place.path_and_name();
+                    li.gap[place == Place::Admin] { a href=(path) aria-current=[(Some(place) == here).then_some("page")] { (name) } }
                 }
             } }
             div.who {
@@ -71,7 +114,12 @@ pub fn inside(title: &str, here: &str, who: &Who, content: &Markup) -> Markup {
                 form method="post" action="/logout" { button.linkish type="submit" { "Sign out" } }
             }
         } }
-        main id="main" { div.wrap { (content) } }
+        main id="main" tabindex="-1" { div.wrap { (content) } }
+        footer.foot {
+            span { "Figures read at " (instant(frame.now)) }
+            span { "Days and months run in " (frame.zone) }
+            span { "Tallybox " (env!("CARGO_PKG_VERSION")) }
+        }
     };
     page(title, "app", &body)
 }

@@ -1,6 +1,8 @@
 //! Pure views: data to maud markup.
 
+pub mod asset;
 pub mod door;
 pub mod error;
 pub mod layout;
+pub mod part;
 pub mod usage;

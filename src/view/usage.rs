@@ -2,24 +2,17 @@
 
 use maud::{Markup, html};
 
-use super::layout::{self, Who, icon};
-use crate::domain::ledger::{ResourceType, Window};
+use super::layout::{self, Frame, Place};
+use super::part::{icon, instant, limit, percent_of, resource_name as name, state_marks, state_of, stick, window_name};
 use crate::domain::quota::{Limit, Standing, State};
-use crate::domain::unit::{Timestamp, thousands};
+use crate::domain::unit::thousands;
 
 /// The looks back that the page offers, in days.
 pub const RANGES: [i32; 3] = [7, 30, 90];
-/// Height of a meter, in pixels.
-const METER_HEIGHT: u32 = 18;
-
 /// What the page shows.
 pub struct UsagePage<'a> {
-    /// Who looks.
-    pub who: &'a Who,
-    /// When the figures were read.
-    pub now: Timestamp,
-    /// IANA name of the zone whose days are counted.
-    pub zone: &'a str,
+    /// Who looks, and when.
+    pub frame: Frame<'a>,
     /// One of [`RANGES`].
     pub days: i32,
     /// How each resource stands, with its sum over `days` days (the level of a level).
@@ -33,48 +26,13 @@ pub fn usage(page: &UsagePage<'_>) -> Markup {
     let content = html! {
         div.page-head { div {
             h1 { "Usage" }
-            p { "Tier " (page.who.tier) ". Figures read at " (instant(page.now)) ". Days are those of " (page.zone) "." }
+            p { "Tier " (page.frame.who.tier) ". Figures read at " (instant(page.frame.now)) ". Days are those of " (page.frame.zone) "." }
         } }
         (warnings(page))
         div.gauges { @for (standing, _) in page.rows { (gauge(standing)) } }
         (breakdown(page))
     };
-    layout::inside("Usage", "/usage", page.who, &content)
-}
-
-const fn name(resource: ResourceType) -> &'static str {
-    match resource {
-        ResourceType::LlmTokens => "LLM tokens",
-        ResourceType::MemoryStorage => "Memory storage",
-        ResourceType::AgentMinutes => "Agent minutes",
-    }
-}
-
-const fn window_name(resource: ResourceType) -> &'static str {
-    match resource.window() {
-        Window::Day => "today",
-        Window::Month => "this month",
-        Window::Level => "now",
-    }
-}
-
-fn state_of(standing: &Standing) -> (&'static str, &'static str) {
-    match State::of(standing.usage.used, standing.limit) {
-        State::Ok => ("is-ok", "i-ok"),
-        State::Warn => ("is-warn", "i-warn"),
-        State::Stop => ("is-stop", "i-stop"),
-    }
-}
-
-fn instant(at: Timestamp) -> Markup {
-    html! { time datetime=(at) { (at.to_utc().format("%H:%M UTC, %a %-d %b %Y")) } }
-}
-
-fn limit(standing: &Standing) -> String {
-    match standing.limit {
-        Limit::Unlimited => "no limit".to_owned(),
-        Limit::AtMost(limit) => standing.resource.human(limit),
-    }
+    layout::inside("Usage", Some(Place::Usage), page.frame, &content)
 }
 
 /// A notice a resource at 80 % or more, the used-up ones first.
@@ -92,11 +50,11 @@ fn warnings(page: &UsagePage<'_>) -> Markup {
     html! {
         section.notices aria-label="Warnings" {
             @for standing in close {
-                @let (class, drawing) = state_of(standing);
+                @let (class, drawing) = state_marks(state_of(standing));
                 div class={ "notice " (class) } {
                     (icon(drawing))
                     p {
-                        strong { (name(standing.resource)) " are at " (percentage(standing)) " of quota." } " "
+                        strong { (name(standing.resource)) " are at " (percent_of(standing).unwrap_or_default()) " of quota." } " "
                         @if let Some(at) = standing.resets_at { "The count begins again at " (instant(at)) "." }
                         @else { "Nothing more is stored once it is full, until something is deleted or expires." }
                     }
@@ -109,12 +67,8 @@ fn warnings(page: &UsagePage<'_>) -> Markup {
     }
 }
 
-fn percentage(standing: &Standing) -> String {
-    format!("{:?}%", standing.percentage())
-}
-
 fn gauge(standing: &Standing) -> Markup {
-    let (class, drawing) = state_of(standing);
+    let (class, drawing) = state_marks(state_of(standing));
     let resource = standing.resource;
     let id = format!("gauge-{}", resource.as_str());
     html! {
@@ -122,13 +76,13 @@ fn gauge(standing: &Standing) -> Markup {
             h2 id=(id) { (name(resource)) " " span { (window_name(resource)) } }
             p.figure {
                 b { (resource.human(standing.usage.used)) } " "
-                span { @if standing.limit == Limit::Unlimited { "no limit" } @else { "of " (limit(standing)) } }
+                span { @if standing.limit == Limit::Unlimited { "no limit" } @else { "of " (limit(standing.resource, standing.limit)) } }
             }
-            (meter(standing, &id))
+            div { (stick(standing, &format!("{} {}", name(resource), window_name(resource)))) }
             p.state {
                 (icon(drawing))
                 @if standing.limit == Limit::Unlimited { "No limit on this tier" }
-                @else { (percentage(standing)) " used" }
+                @else { (percent_of(standing).unwrap_or_default()) " used" }
             }
             dl.parts {
                 div { dt { "Used" } dd { (resource.human(standing.usage.used)) } }
@@ -140,25 +94,6 @@ fn gauge(standing: &Standing) -> Markup {
             p.reset {
                 @if let Some(at) = standing.resets_at { strong { "Resets" } (instant(at)) }
                 @else { strong { "Does not reset" } "Freed as memories are deleted or expire" }
-            }
-        }
-    }
-}
-
-/// The bar: what is used, what is held after it, a cut at 80 % where amber begins.
-fn meter(standing: &Standing, label: &str) -> Markup {
-    let Limit::AtMost(limit) = standing.limit else { return html! { div {} } };
-    let used = standing.percentage().clamp(0.0, 100.0);
-    let shown = standing.usage.used.clamp(0, limit.max(0));
-    let (class, _) = state_of(standing);
-    html! {
-        div class={ "stick " (class) } role="meter" aria-labelledby=(label) aria-valuemin="0" aria-valuemax=(limit)
-            aria-valuenow=(shown) aria-valuetext={ (standing.resource.human(standing.usage.used)) " used, " (percentage(standing)) }
-        {
-            svg width="100%" height=(METER_HEIGHT) aria-hidden="true" focusable="false" {
-                rect.stick-fill width={ (used) "%" } height=(METER_HEIGHT) {}
-                line.stick-level x1={ (used) "%" } x2={ (used) "%" } y1="0" y2=(METER_HEIGHT) {}
-                rect.stick-cut x="80%" y="-1" width="3" height="20" {}
             }
         }
     }
@@ -188,8 +123,8 @@ fn breakdown(page: &UsagePage<'_>) -> Markup {
                     th role="rowheader" scope="row" { (name(standing.resource)) }
                     td.num role="cell" data-label="Amount" { (thousands(*amount)) }
                     td.num role="cell" data-label="In words" { (standing.resource.human(*amount)) }
-                    td.num role="cell" data-label="Limit" { (limit(standing)) " " (window_name(standing.resource)) }
-                    td.num role="cell" data-label="Used now" { (percentage(standing)) }
+                    td.num role="cell" data-label="Limit" { (limit(standing.resource, standing.limit)) " " (window_name(standing.resource)) }
+                    td.num role="cell" data-label="Used now" { (percent_of(standing).unwrap_or_default()) }
                 } } }
             }
         }

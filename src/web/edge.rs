@@ -25,6 +25,7 @@ use super::state::{AppState, acting_for_another};
 use crate::clock::new_request_id;
 use crate::domain::auth::Scope;
 use crate::domain::{Error, Result};
+use crate::view::layout::Who;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -101,7 +102,7 @@ async fn answer(edge: Edge, request: Request) -> Response {
         let extensions = response.extensions();
         let asked_by_browser = wants_page && extensions.get::<NoRoute>().is_some();
         if asked_by_browser || extensions.get::<IsPage>().is_some() {
-            let page = crate::view::error::page(problem.status.as_u16(), &problem.detail, &id);
+            let page = pages::error_page(&state, &problem, extensions.get::<Who>(), &path, &id);
             *response.body_mut() = Body::from(page.into_string());
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
             pages::protect(response.headers_mut());
@@ -158,8 +159,15 @@ where
     fn call(self, mut request: Request, state: AppState) -> Self::Future {
         Box::pin(async move {
             if self.access == Access::Page {
-                let (method, uri) = (request.method().clone(), request.uri().clone());
-                return pages::finish(&method, &uri, self.handler.call(request, state).await);
+                let (method, uri, headers) =
+                    (request.method().clone(), request.uri().clone(), request.headers().clone());
+                let mut response = pages::finish(&method, &uri, self.handler.call(request, state.clone()).await);
+                if response.extensions().get::<Problem>().is_some()
+                    && let Some(who) = pages::who_asks(&headers, &state).await
+                {
+                    response.extensions_mut().insert(who);
+                }
+                return response;
             }
             match admit(&state, self.access, &mut request).await {
                 Ok(()) => self.handler.call(request, state).await,

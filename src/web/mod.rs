@@ -22,6 +22,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method};
 use tower::Layer;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::domain::auth::Scope;
@@ -198,7 +199,10 @@ pub(crate) fn application(state: &AppState) -> Edge {
         if route.has_twin() {
             router = router.route(&format!("/api{}", route.path), route.handler.clone());
         }
-        router = router.route(route.path, route.handler);
+        // Pages and their files are worth compressing; an answer of the JSON API is small, and its clients many.
+        let is_page = route.access == Access::Page || route.path.starts_with("/assets/");
+        let handler = if is_page { route.handler.layer(CompressionLayer::new()) } else { route.handler };
+        router = router.route(route.path, handler);
     }
     router = router.fallback(problem::no_such_route);
     let origins = &state.config.server.cors_origins;

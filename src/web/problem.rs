@@ -1,11 +1,14 @@
 //! The one table from failures to answers: RFC 9457 problems.
 
 use axum::Extension;
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::pages;
+use super::state::AppState;
 use crate::domain::Error;
 use crate::domain::quota::Refusal;
 
@@ -146,8 +149,13 @@ impl IntoResponse for Problem {
 }
 
 /// 404 of a path that is no route.
-pub(super) async fn no_such_route() -> (Extension<NoRoute>, Problem) {
-    (Extension(NoRoute), Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"))
+pub(super) async fn no_such_route(State(state): State<AppState>, headers: HeaderMap) -> Response {
+    let problem = Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path");
+    let mut response = (Extension(NoRoute), problem).into_response();
+    if let Some(who) = pages::who_asks(&headers, &state).await {
+        response.extensions_mut().insert(who);
+    }
+    response
 }
 
 /// Says that a failure belongs to no route: whoever asked by browser gets a page.

@@ -16,8 +16,10 @@ use super::extract::is_https;
 use super::problem::{Failure, Problem};
 use super::state::{AppState, Known};
 use crate::domain::Error;
-use crate::domain::auth::SESSION_LIFE_MS;
+use crate::domain::auth::{Caller, SESSION_LIFE_MS};
 use crate::service::auth::{Bearer, Presented};
+use crate::view::error as view;
+use crate::view::layout::{Frame, Who};
 
 /// The cookie that holds a session.
 const COOKIE_NAME: &str = "tallybox_session";
@@ -60,6 +62,26 @@ fn see(path: &str) -> Response {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct IsPage;
 
+/// The page of a failure, in the frame of whoever is signed in.
+pub(super) fn error_page(
+    state: &AppState,
+    problem: &Problem,
+    who: Option<&Who>,
+    path: &str,
+    request_id: &str,
+) -> Markup {
+    let frame = who.map(|who| Frame { who, now: state.now(), zone: state.quota.calendar.zone_name() });
+    view::ErrorPage {
+        status: problem.status.as_u16(),
+        code: problem.code,
+        detail: &problem.detail,
+        path,
+        request_id,
+        frame,
+    }
+    .render()
+}
+
 /// What a page's route does with the answer of its handler: who is not signed in is sent to the door first.
 pub(super) fn finish(method: &Method, uri: &Uri, mut response: Response) -> Response {
     let signed_out = response.status() == StatusCode::UNAUTHORIZED && response.extensions().get::<Problem>().is_some();
@@ -79,10 +101,26 @@ impl FromRequestParts<AppState> for Visitor {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Failure> {
-        let bearer = session_of(&parts.headers).ok_or(Error::Unauthenticated)?;
-        let presented = Presented { bearer: Some(bearer), ..Presented::default() };
-        Ok(Self(state.admit(presented, None).await?))
+        Ok(Self(visitor(&parts.headers, state).await?))
     }
+}
+
+async fn visitor(headers: &HeaderMap, state: &AppState) -> Result<Known, Failure> {
+    let bearer = session_of(headers).ok_or(Error::Unauthenticated)?;
+    let presented = Presented { bearer: Some(bearer), ..Presented::default() };
+    Ok(state.admit(presented, None).await?)
+}
+
+/// Who a page is for, as its margin names them.
+fn who(caller: &Caller) -> Who {
+    let user = &caller.user;
+    let name = user.email.clone().unwrap_or_else(|| user.id.to_string());
+    Who { name, tier: caller.tier().to_owned(), role: user.role }
+}
+
+/// Who a page of a failure is for; none where nobody is signed in.
+pub(super) async fn who_asks(headers: &HeaderMap, state: &AppState) -> Option<Who> {
+    visitor(headers, state).await.ok().map(|known| who(known.caller()))
 }
 
 /// The session that the cookie names; an API token in its place opens nothing.

@@ -3,9 +3,9 @@
 use axum::extract::State;
 use http::StatusCode;
 
-use super::{Visitor, page};
+use super::{Visitor, page, who};
 use crate::service::ledger::{self, StatsRow};
-use crate::view::layout::Who;
+use crate::view::layout::Frame;
 use crate::view::usage::{self as view, RANGES, UsagePage};
 use crate::web::extract::Query;
 use crate::web::problem::Answer;
@@ -23,17 +23,12 @@ pub(in crate::web) async fn usage(State(state): State<AppState>, Visitor(known):
     });
     let days = fields.finish(|| Some(days.unwrap_or(DAYS_DEFAULT)))?;
     let policy = state.quota.clone();
-    let read = state.read(&known, move |reader, caller| {
-        let name = caller.user.email.clone().unwrap_or_else(|| caller.user.id.to_string());
-        let who = Who { name, tier: caller.tier().to_owned() };
-        Ok((who, ledger::stats(reader, &policy, caller.holder(), days)?))
-    });
-    let (who, figures) = read.await?;
+    let read = state
+        .read(&known, move |reader, caller| Ok((who(caller), ledger::stats(reader, &policy, caller.holder(), days)?)));
+    let (visitor, figures) = read.await?;
     let rows: Vec<_> = figures.rows.into_iter().map(|StatsRow { standing, amount }| (standing, amount)).collect();
     let markup = view::usage(&UsagePage {
-        who: &who,
-        now: figures.now,
-        zone: state.quota.calendar.zone_name(),
+        frame: Frame { who: &visitor, now: figures.now, zone: state.quota.calendar.zone_name() },
         days,
         rows: &rows,
         upgrade_url: &state.config.upgrade_url,
