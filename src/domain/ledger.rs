@@ -145,3 +145,16 @@ pub struct SeriesDay {
     /// For a level: what was held at the day's end.
     pub total: Option<i64>,
 }
+
+/// One day of a user's history of a resource, as charts show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryDay {
+    /// The day.
+    pub day: Day,
+    /// Sum of the day's entries.
+    pub amount: i64,
+    /// What counted against the limit at the day's end: the sum of the window up to then; for a level what was held.
+    pub standing: i64,
+    /// How many requests were refused that day.
+    pub refused: i64,
+}

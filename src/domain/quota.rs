@@ -67,6 +67,16 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// The limits as numbers that compare: no limit is the highest.
+    fn heights(&self) -> [i64; 3] {
+        ResourceType::ALL.map(|resource| match self.of(resource) {
+            Limit::Unlimited => i64::MAX,
+            Limit::AtMost(limit) => limit,
+        })
+    }
+}
+
 /// The tiers of the configuration, by name.
 #[derive(Clone, Debug, Default)]
 pub struct Tiers(pub BTreeMap<String, Limits>);
@@ -86,6 +96,14 @@ impl Tiers {
     /// Whether there is such a tier.
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
+    }
+
+    /// The tier above `name`: the lowest of those that allow at least as much of every resource, and more of one.
+    pub fn next_above(&self, name: &str) -> Option<(&str, Limits)> {
+        let own = self.limits(name).heights();
+        let is_above = |other: [i64; 3]| other != own && other.iter().zip(own).all(|(other, own)| *other >= own);
+        let above = self.0.iter().filter(|(_, limits)| is_above(limits.heights()));
+        above.min_by_key(|(_, limits)| limits.heights()).map(|(name, limits)| (name.as_str(), *limits))
     }
 
     /// Names in order, for messages.
@@ -348,6 +366,29 @@ mod tests {
             limit: Limit::from_number(limit).unwrap(),
             resets_at: Some(Timestamp(10_000)),
         }
+    }
+
+    #[test]
+    fn the_tier_above_allows_no_less_of_anything() {
+        let limits = |tokens, bytes, minutes| Limits {
+            llm_tokens_day: Limit::from_number(tokens).unwrap(),
+            memory_storage_bytes: Limit::from_number(bytes).unwrap(),
+            agent_minutes_month: Limit::from_number(minutes).unwrap(),
+        };
+        let tiers = [
+            ("a", limits(1, 1, 0)),
+            ("b", limits(5, 1, 6)),
+            ("c", limits(9, 0, -1)),
+            ("d", limits(9, 9, 9)),
+            ("e", limits(-1, -1, -1)),
+        ];
+        let tiers = Tiers(tiers.map(|(name, limits)| (name.to_owned(), limits)).into());
+        let above = |name| tiers.next_above(name).map(|(name, _)| name);
+        assert_eq!(above("a"), Some("b"));
+        assert_eq!(above("b"), Some("d"));
+        assert_eq!(above("c"), Some("e"));
+        assert_eq!(above("d"), Some("e"));
+        assert_eq!(above("e"), None);
     }
 
     #[test]

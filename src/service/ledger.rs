@@ -1,12 +1,16 @@
 //! Recording facts, taking them back, and reading what was recorded.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use super::quota::{self, Policy};
-use crate::domain::auth::UserKey;
+use crate::domain::auth::{User, UserKey};
 use crate::domain::calendar::Day;
-use crate::domain::ledger::{AHEAD_MS_MAX, BACKDATE_MS_MAX, Entry, NewEntry, ResourceType, SeriesDay, Source, Window};
-use crate::domain::quota::{Holder, Limits, Standing, State};
+use crate::domain::ledger::{
+    AHEAD_MS_MAX, BACKDATE_MS_MAX, Entry, HistoryDay, NewEntry, ResourceType, SeriesDay, Source, Window,
+};
+use crate::domain::quota::{Holder, Limits, Standing, State, window_days};
 use crate::domain::unit::{EntryId, Timestamp};
 use crate::domain::{Error, Result};
 use crate::store::ledger::{EntryCursor, EntryFilter};
@@ -163,7 +167,71 @@ pub fn series(
     Ok(series)
 }
 
-/// Everything about a user's usage: what `/usage/stats` and the page show.
+/// A user's usage over some days: how each resource stands, and day by day how it came to that.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// When the figures were read.
+    pub now: Timestamp,
+    /// The user's first day.
+    pub since: Day,
+    /// A row a resource, in the order of `ResourceType::ALL`.
+    pub rows: Vec<ReportRow>,
+}
+
+/// A resource of a [`Report`].
+#[derive(Clone, Debug)]
+pub struct ReportRow {
+    /// How the current window stands.
+    pub standing: Standing,
+    /// The days, oldest first, today last.
+    pub history: Vec<HistoryDay>,
+}
+
+impl ReportRow {
+    /// Sum over the days; the level for a level.
+    pub fn amount(&self) -> i64 {
+        match self.standing.resource.window() {
+            Window::Level => self.standing.usage.used,
+            Window::Day | Window::Month => self.history.iter().fold(0, |sum: i64, day| sum.saturating_add(day.amount)),
+        }
+    }
+}
+
+/// Reads the report of `user` over the last `days` days, by the limits of `tier`.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn report(reader: &Reader<'_>, policy: &Policy, user: &User, tier: &str, days: i32) -> Result<Report> {
+    let calendar = &policy.calendar;
+    let first = calendar.day_of(reader.now()).plus(1 - days);
+    let mut refused: HashMap<(ResourceType, Day), i64> = HashMap::new();
+    for (resource, hour, count) in quota_store::refusals_of(reader, user.key, calendar.end_of(first.plus(-1)))? {
+        let sum = refused.entry((resource, calendar.day_of(hour))).or_default();
+        *sum = sum.saturating_add(count);
+    }
+    let mut rows = Vec::new();
+    for resource in ResourceType::ALL {
+        let standing = quota::standing_now(reader, policy, Holder { user: user.key, tier }, resource)?;
+        // A month is counted from its first day, which may lie before the days asked for.
+        let head = window_days(resource, first).map_or(0, |window| first.0 - window.start().0);
+        let series = series(reader, policy, user.key, resource, days + head)?;
+        let mut history = Vec::with_capacity(series.len());
+        let mut sum = 0_i64;
+        for SeriesDay { day, amount, total } in series {
+            if window_days(resource, day).is_some_and(|window| *window.start() == day) {
+                sum = 0;
+            }
+            sum = sum.saturating_add(amount);
+            let refused = refused.get(&(resource, day)).copied().unwrap_or(0);
+            history.push(HistoryDay { day, amount, standing: total.unwrap_or(sum), refused });
+        }
+        history.drain(..usize::try_from(head).unwrap_or(0));
+        rows.push(ReportRow { standing, history });
+    }
+    Ok(Report { now: reader.now(), since: calendar.day_of(user.created_at), rows })
+}
+
+/// Everything about a user's usage: what `/usage/stats` answers.
 #[derive(Clone, Debug)]
 pub struct Stats {
     /// When the figures were read.

@@ -361,6 +361,19 @@ pub(crate) fn add_refusals(
     Ok(())
 }
 
+/// How often a user was refused what in the hours from `since` on: resource, first instant of the hour, count.
+pub(crate) fn refusals_of(
+    reader: &Reader<'_>,
+    user: UserKey,
+    since: Timestamp,
+) -> Result<Vec<(ResourceType, Timestamp, i64)>> {
+    let mut statement =
+        reader.prepare("SELECT resource, hour, count FROM refusals WHERE user_id = ?1 AND hour >= ?2 ORDER BY hour")?;
+    let rows = statement
+        .query_map(params![user.0, since.0], |row| Ok((resource_of(row.get(0)?), Timestamp(row.get(1)?), row.get(2)?)));
+    rows.and_then(Iterator::collect).map_err(fault)
+}
+
 /// Forgets up to `limit` counters of hours before `before`.
 pub(crate) fn purge_refusals(writer: &mut Writer<'_>, before: Timestamp, limit: usize) -> Result<usize> {
     writer.execute(

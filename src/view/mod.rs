@@ -1,6 +1,8 @@
 //! Pure views: data to maud markup.
 
+pub mod account;
 pub mod asset;
+pub mod chart;
 pub mod door;
 pub mod error;
 pub mod layout;

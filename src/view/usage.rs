@@ -2,64 +2,188 @@
 
 use maud::{Markup, html};
 
+use super::chart::Chart;
 use super::layout::{self, Frame, Place};
-use super::part::{icon, instant, limit, percent_of, resource_name as name, state_marks, state_of, stick, window_name};
-use crate::domain::quota::{Limit, Standing, State};
-use crate::domain::unit::thousands;
+use super::part::{
+    icon, instant, is_or_are, limit, notice, percent_of, resource_name as name, section_head, short_amount, short_day,
+    span, state_marks, state_of, stick, window_name,
+};
+use crate::domain::calendar::Day;
+use crate::domain::ledger::{HistoryDay, ResourceType, Window};
+use crate::domain::quota::{Limit, Limits, Standing, State};
+use crate::domain::unit::{Timestamp, thousands};
 
 /// The looks back that the page offers, in days.
 pub const RANGES: [i32; 3] = [7, 30, 90];
+
 /// What the page shows.
+#[derive(Clone, Copy, Debug)]
 pub struct UsagePage<'a> {
     /// Who looks, and when.
     pub frame: Frame<'a>,
     /// One of [`RANGES`].
     pub days: i32,
-    /// How each resource stands, with its sum over `days` days (the level of a level).
-    pub rows: &'a [(Standing, i64)],
+    /// The user's first day.
+    pub since: Day,
+    /// A row a resource.
+    pub rows: &'a [UsageRow],
     /// Where an upgrade prompt leads; empty: there is none.
     pub upgrade_url: &'a str,
+    /// The limits of the user's tier, and the next tier above it with its limits.
+    pub tiers: (Limits, Option<(&'a str, Limits)>),
 }
 
-/// The page.
-pub fn usage(page: &UsagePage<'_>) -> Markup {
-    let content = html! {
-        div.page-head { div {
-            h1 { "Usage" }
-            p { "Tier " (page.frame.who.tier) ". Figures read at " (instant(page.frame.now)) ". Days are those of " (page.frame.zone) "." }
-        } }
-        (warnings(page))
-        div.gauges { @for (standing, _) in page.rows { (gauge(standing)) } }
-        (breakdown(page))
-    };
-    layout::inside("Usage", Some(Place::Usage), page.frame, &content)
+/// A resource of the page.
+#[derive(Clone, Debug)]
+pub struct UsageRow {
+    /// How it stands.
+    pub standing: Standing,
+    /// Its sum over the days shown; the level of a level.
+    pub amount: i64,
+    /// The days, oldest first, today last.
+    pub history: Vec<HistoryDay>,
 }
 
-/// A notice a resource at 80 % or more, the used-up ones first.
-fn warnings(page: &UsagePage<'_>) -> Markup {
-    let of_state = |wanted: State| {
-        page.rows
-            .iter()
-            .map(|(standing, _)| standing)
-            .filter(move |standing| State::of(standing.usage.used, standing.limit) == wanted)
-    };
-    let close: Vec<&Standing> = of_state(State::Stop).chain(of_state(State::Warn)).collect();
-    if close.is_empty() {
-        return html! {};
+impl UsagePage<'_> {
+    /// The page.
+    pub fn render(&self) -> Markup {
+        let content = html! {
+            div.page-head { div {
+                h1 { "Usage" }
+                p { "Tier " (self.frame.who.tier) ". Figures read at " (instant(self.frame.now)) "." }
+            } }
+            (self.warnings())
+            div.gauges { @for row in self.rows { (gauge(&row.standing, self.frame.now)) } }
+            p.gauges-note {
+                "The cut in a bar stands at 80 %: from there on it is amber, and red once the limit is reached. \
+                 What is reserved is promised to work under way and counts until it is settled."
+            }
+            (self.history())
+            (self.breakdown())
+            (self.upgrade())
+        };
+        layout::inside("Usage", Some(Place::Usage), self.frame, &content)
     }
-    html! {
-        section.notices aria-label="Warnings" {
-            @for standing in close {
-                @let (class, drawing) = state_marks(state_of(standing));
-                div class={ "notice " (class) } {
-                    (icon(drawing))
-                    p {
-                        strong { (name(standing.resource)) " are at " (percent_of(standing).unwrap_or_default()) " of quota." } " "
-                        @if let Some(at) = standing.resets_at { "The count begins again at " (instant(at)) "." }
-                        @else { "Nothing more is stored once it is full, until something is deleted or expires." }
+
+    /// Resources in `state`.
+    fn standings(&self, state: State) -> impl Iterator<Item = &Standing> {
+        self.rows.iter().map(|row| &row.standing).filter(move |standing| state_of(standing) == state)
+    }
+
+    /// A notice a resource at 80 % or more, the used-up ones first.
+    fn warnings(&self) -> Markup {
+        let close: Vec<&Standing> = self.standings(State::Stop).chain(self.standings(State::Warn)).collect();
+        if close.is_empty() {
+            return html! {};
+        }
+        let link = (!self.upgrade_url.is_empty()).then_some((self.upgrade_url, "Raise the limit"));
+        html! {
+            section.notices aria-label="Warnings" {
+                @for standing in close {
+                    @let (class, _) = state_marks(state_of(standing));
+                    (notice(class, &lead(standing), &consequence(standing), link))
+                }
+            }
+        }
+    }
+
+    fn history(&self) -> Markup {
+        let days = self.rows.first().map_or(&[][..], |row| &row.history);
+        let (first, last) = (days.first().map(|day| day.day), days.last().map(|day| day.day));
+        let line = html! {
+            (first.map(short_day).unwrap_or_default()) " to " (last.map(short_day).unwrap_or_default())
+            ", by days of " (self.frame.zone)
+        };
+        let ranges = html! {
+            nav aria-label="Range of the history" { ul.seg {
+                @for days in RANGES {
+                    li { a href={ "/usage?days=" (days) "#history" } aria-current=[(days == self.days).then_some("true")] { (days) " days" } }
+                }
+            } }
+        };
+        html! {
+            section.section id="history" aria-labelledby="h-history" {
+                (section_head("h-history", "History", &line, &ranges))
+                div.charts {
+                    @for row in self.rows {
+                        (Chart {
+                            resource: row.standing.resource,
+                            days: &row.history,
+                            limit: row.standing.limit,
+                            reserved: row.standing.usage.reserved,
+                            since: self.since,
+                        }.render())
                     }
-                    @if !page.upgrade_url.is_empty() {
-                        p.go { a href=(page.upgrade_url) { "Upgrade" } }
+                }
+            }
+        }
+    }
+
+    fn breakdown(&self) -> Markup {
+        let line = html! { "The last " (self.days) " days; storage and percentages as they are now" };
+        html! {
+            section.section aria-labelledby="h-breakdown" {
+                (section_head("h-breakdown", "Breakdown", &line, &html! {}))
+                // On a narrow screen each row becomes an entry; the roles say that it is a table all the same.
+                table.stack role="table" aria-labelledby="h-breakdown" {
+                    thead role="rowgroup" { tr role="row" {
+                        th role="columnheader" scope="col" { "Resource" }
+                        th.num role="columnheader" scope="col" { "Amount" }
+                        th.num role="columnheader" scope="col" { "In words" }
+                        th.num role="columnheader" scope="col" { "Refused requests" }
+                        th.num role="columnheader" scope="col" { "Limit" }
+                        th.num role="columnheader" scope="col" { "Used of the limit now" }
+                    } }
+                    tbody role="rowgroup" { @for row in self.rows {
+                        @let standing = &row.standing;
+                        tr role="row" {
+                            th role="rowheader" scope="row" { (name(standing.resource)) }
+                            td.num role="cell" data-label="Amount" { (thousands(row.amount)) }
+                            td.num role="cell" data-label="In words" { (standing.resource.human(row.amount)) }
+                            td.num role="cell" data-label="Refused" { (thousands(refused(row).0)) }
+                            td.num role="cell" data-label="Limit" { (limit_words(standing)) }
+                            td.num role="cell" data-label="Used now" { (percent_of(standing).unwrap_or_else(|| "no limit".to_owned())) }
+                        }
+                    } }
+                }
+            }
+        }
+    }
+
+    /// Where a limit is close and there is a way to raise it: what the next tier allows.
+    fn upgrade(&self) -> Markup {
+        let is_close = self.rows.iter().any(|row| state_of(&row.standing) != State::Ok);
+        if !is_close || self.upgrade_url.is_empty() {
+            return html! {};
+        }
+        let (own, next) = &self.tiers;
+        let tier = &self.frame.who.tier;
+        let refusals: i64 = self.rows.iter().map(|row| refused(row).0).fold(0, i64::saturating_add);
+        let refused_days = self.rows.iter().map(|row| refused(row).1).max().unwrap_or(0);
+        html! {
+            section.section id="upgrade" aria-labelledby="h-upgrade" {
+                div.upgrade {
+                    div.lead {
+                        h2 id="h-upgrade" { "Room for more" }
+                        p {
+                            @if refusals > 0 {
+                                "You were refused " (times(refusals)) " on " (days_words(refused_days)) " in these " (self.days) " days. "
+                            }
+                            @if let Some((next, _)) = next { "Tier " (next) " lifts the limits of " (tier) ", from the next request on. " }
+                            "What is stored and counted stays as it is."
+                        }
+                        p.actions { a.btn.btn-primary href=(self.upgrade_url) { @if let Some((next, _)) = next { "Move to " (next) } @else { "Raise the limit" } } }
+                    }
+                    @if let Some((next, limits)) = next {
+                        table.tiers.table-plain {
+                            caption.vh { "Limits of " (tier) " and " (next) }
+                            thead { tr { th scope="col" { "Limit" } th.num scope="col" { (tier) ", yours" } th.num scope="col" { (next) } } }
+                            tbody { @for resource in ResourceType::ALL { tr {
+                                th scope="row" { (name(resource)) (per(resource)) }
+                                td.num { (limit(resource, own.of(resource))) }
+                                td.num.next { (limit(resource, limits.of(resource))) }
+                            } } }
+                        }
                     }
                 }
             }
@@ -67,65 +191,117 @@ fn warnings(page: &UsagePage<'_>) -> Markup {
     }
 }
 
-fn gauge(standing: &Standing) -> Markup {
-    let (class, drawing) = state_marks(state_of(standing));
+/// How many requests of a resource were refused, and on how many days.
+fn refused(row: &UsageRow) -> (i64, usize) {
+    let days = row.history.iter().filter(|day| day.refused > 0);
+    days.fold((0, 0), |(sum, count), day| (day.refused.saturating_add(sum), count + 1))
+}
+
+fn times(count: i64) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{} times", thousands(count)) }
+}
+
+fn days_words(count: usize) -> String {
+    if count == 1 { "one day".to_owned() } else { format!("{count} days") }
+}
+
+const fn per(resource: ResourceType) -> &'static str {
+    match resource.window() {
+        Window::Day => " a day",
+        Window::Month => " a month",
+        Window::Level => "",
+    }
+}
+
+fn limit_words(standing: &Standing) -> String {
+    match standing.limit {
+        Limit::Unlimited => "no limit".to_owned(),
+        Limit::AtMost(_) => format!("{}{}", limit(standing.resource, standing.limit), per(standing.resource)),
+    }
+}
+
+/// How a notice begins.
+fn lead(standing: &Standing) -> String {
+    let (resource, verb) = (standing.resource, is_or_are(standing.resource));
+    let is_exactly_full = matches!(standing.limit, Limit::AtMost(limit) if limit == standing.usage.used);
+    match (is_exactly_full, resource.window()) {
+        (true, Window::Level) => format!("{} {verb} full.", name(resource)),
+        (true, Window::Day | Window::Month) => format!("{} {verb} used up.", name(resource)),
+        (false, _) => format!("{} {verb} at {}.", name(resource), percent_of(standing).unwrap_or_default()),
+    }
+}
+
+/// What follows from it.
+fn consequence(standing: &Standing) -> Markup {
+    let left = standing.resource.human(standing.remaining().unwrap_or(0));
+    html! {
+        @match (state_of(standing), standing.resets_at) {
+            (State::Stop, Some(at)) => { "Requests that need more are refused until " (instant(at)) "." }
+            (State::Stop, None) => { "Nothing more is kept for long until something is deleted or expires." }
+            (_, Some(at)) => { (left) " left until " (instant(at)) "." }
+            (_, None) => { (left) " left." }
+        }
+    }
+}
+
+fn gauge(standing: &Standing, now: Timestamp) -> Markup {
+    let state = state_of(standing);
+    let (class, drawing) = state_marks(state);
     let resource = standing.resource;
     let id = format!("gauge-{}", resource.as_str());
     html! {
         section class={ "gauge " (class) } aria-labelledby=(id) {
             h2 id=(id) { (name(resource)) " " span { (window_name(resource)) } }
             p.figure {
-                b { (resource.human(standing.usage.used)) } " "
-                span { @if standing.limit == Limit::Unlimited { "no limit" } @else { "of " (limit(standing.resource, standing.limit)) } }
+                b { (short_amount(resource, standing.usage.used)) } " "
+                span { @if standing.limit == Limit::Unlimited { "no limit" } @else { "of " (limit(resource, standing.limit)) } }
             }
             div { (stick(standing, &format!("{} {}", name(resource), window_name(resource)))) }
             p.state {
                 (icon(drawing))
-                @if standing.limit == Limit::Unlimited { "No limit on this tier" }
-                @else { (percent_of(standing).unwrap_or_default()) " used" }
-            }
-            dl.parts {
-                div { dt { "Used" } dd { (resource.human(standing.usage.used)) } }
-                @if standing.usage.reserved > 0 {
-                    div { dt { "Reserved" } dd { (resource.human(standing.usage.reserved)) } }
+                @match (percent_of(standing), state) {
+                    (None, _) => { "No limit on this tier" }
+                    (Some(_), State::Ok) if standing.limit == Limit::AtMost(0) => { "Not part of this tier" }
+                    (Some(percent), State::Ok) => { (percent) " used" }
+                    (Some(percent), State::Warn) => { (percent) " used, near the limit" }
+                    (Some(percent), State::Stop) => { (percent) " used, limit reached" }
                 }
-                @if let Some(left) = standing.remaining() { div { dt { "Left" } dd { (resource.human(left)) } } }
             }
+            (parts(standing))
             p.reset {
-                @if let Some(at) = standing.resets_at { strong { "Resets" } (instant(at)) }
-                @else { strong { "Does not reset" } "Freed as memories are deleted or expire" }
+                @if let Some(at) = standing.resets_at {
+                    strong { "Resets in " (span(now, at)) }
+                    "At " (instant(at)) @if resource.window() == Window::Day { ", every day" } @else { ", every month" }
+                } @else {
+                    strong { "Does not reset" }
+                    "Freed as memories are deleted or expire"
+                }
             }
         }
     }
 }
 
-fn breakdown(page: &UsagePage<'_>) -> Markup {
+/// What a gauge is made of, in exact figures.
+fn parts(standing: &Standing) -> Markup {
+    let resource = standing.resource;
+    let exact = |amount: i64| match resource {
+        ResourceType::MemoryStorage if amount >= 1_024 => format!("{} bytes", thousands(amount)),
+        _ => resource.human(amount),
+    };
     html! {
-        section.section aria-labelledby="breakdown" {
-            div.section-head {
-                div { h2 id="breakdown" { "Breakdown" } p { "The last " (page.days) " days; storage as it is now" } }
-                nav aria-label="Range" { ul.seg {
-                    @for days in RANGES {
-                        li { a href={ "?days=" (days) } aria-current=[(days == page.days).then_some("true")] { (days) " days" } }
-                    }
-                } }
+        dl.parts {
+            div {
+                dt { svg.sw aria-hidden="true" focusable="false" { rect.sw-fill width="100%" height="100%" {} } "Used" }
+                dd { (exact(standing.usage.used)) }
             }
-            // On a narrow screen each row becomes an entry; the roles say that it is a table all the same.
-            table.stack role="table" aria-labelledby="breakdown" {
-                thead role="rowgroup" { tr role="row" {
-                    th role="columnheader" scope="col" { "Resource" }
-                    th.num role="columnheader" scope="col" { "Amount" }
-                    th.num role="columnheader" scope="col" { "In words" }
-                    th.num role="columnheader" scope="col" { "Limit" }
-                    th.num role="columnheader" scope="col" { "Used of the limit now" }
-                } }
-                tbody role="rowgroup" { @for (standing, amount) in page.rows { tr role="row" {
-                    th role="rowheader" scope="row" { (name(standing.resource)) }
-                    td.num role="cell" data-label="Amount" { (thousands(*amount)) }
-                    td.num role="cell" data-label="In words" { (standing.resource.human(*amount)) }
-                    td.num role="cell" data-label="Limit" { (limit(standing.resource, standing.limit)) " " (window_name(standing.resource)) }
-                    td.num role="cell" data-label="Used now" { (percent_of(standing).unwrap_or_default()) }
-                } } }
+            @if standing.usage.reserved > 0 {
+                div {
+                    dt { svg.sw aria-hidden="true" focusable="false" { rect width="100%" height="100%" fill="url(#hatch)" {} } "Reserved" }
+                    dd { (resource.human(standing.usage.reserved)) }
+                }
+            }
+            @if let Some(left) = standing.remaining() {
+                div { dt { svg.sw aria-hidden="true" focusable="false" {} "Left" } dd { (resource.human(left)) } }
             }
         }
     }

@@ -140,17 +140,35 @@ pub(super) async fn password(
     let current = fields.required("currentPassword", input::text(COMPARED_CHARACTERS));
     let new = fields.required("newPassword", new_password);
     let revoke_tokens = fields.optional("revokeTokens", input::flag).unwrap_or(false);
-    let (current, new) = fields.finish(|| current.zip(new))?;
-    let hash = state.read(&known, |reader, caller| account::password_of(reader, caller.user.key)).await?;
+    let change = fields.finish(|| Some(PasswordChange { current: current?, new: new?, revoke_tokens }))?;
+    change_password(&state, &known, client, change).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A change of the caller's own password.
+pub(super) struct PasswordChange {
+    pub(super) current: String,
+    pub(super) new: String,
+    pub(super) revoke_tokens: bool,
+}
+
+/// Changes the caller's own password, which is proved first.
+pub(super) async fn change_password(
+    state: &AppState,
+    known: &Known,
+    client: IpAddr,
+    change: PasswordChange,
+) -> Result<()> {
+    let PasswordChange { current, new, revoke_tokens } = change;
+    let hash = state.read(known, |reader, caller| account::password_of(reader, caller.user.key)).await?;
     let email = known.caller().user.email.clone().unwrap_or_default();
-    verify(&state, client, &email, current, hash.clone()).await?;
+    verify(state, client, &email, current, hash.clone()).await?;
     let proved = hash.ok_or(Error::WrongPassword)?;
     let new_hash = state.passwords.hash(new).await?;
-    let change = state.write(&known, move |writer, caller| {
+    let change = state.write(known, move |writer, caller| {
         account::change_own_password(writer, caller, &proved, &new_hash, revoke_tokens)
     });
-    change.await?;
-    Ok(StatusCode::NO_CONTENT)
+    change.await
 }
 
 /// A password to be set.
@@ -231,7 +249,7 @@ struct NewTokenAnswer {
 /// `POST /auth/tokens`
 pub(super) async fn create_token(State(state): State<AppState>, known: Known, body: Body) -> Answer {
     let mut fields = body.fields()?;
-    let name = fields.required("name", name);
+    let name = fields.required("name", token_name);
     let scopes = fields.optional("scopes", scopes);
     let expires_in_days = fields.optional("expiresInDays", input::integer(EXPIRES_DAYS));
     let new = fields.finish(|| Some(NewToken { name: name?, scopes, expires_in_days }))?;
@@ -241,7 +259,8 @@ pub(super) async fn create_token(State(state): State<AppState>, known: Known, bo
     Ok(with_secret(StatusCode::CREATED, NewTokenAnswer { listed, token: secret }))
 }
 
-fn name(value: Value) -> Result<String, input::Why> {
+/// The name of a token.
+pub(super) fn token_name(value: Value) -> Result<String, input::Why> {
     let name = input::text(NAME_CHARACTERS)(value)?;
     if name.chars().any(char::is_control) { Err("must have no control characters".to_owned()) } else { Ok(name) }
 }

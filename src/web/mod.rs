@@ -162,6 +162,10 @@ fn page_routes() -> Vec<Route> {
         get("/setup", page, pages::door::setup_form),
         post("/setup", page, pages::door::setup),
         get("/usage", page, pages::usage::usage),
+        get("/account", page, pages::account::account),
+        post("/account/password", page, pages::account::password),
+        post("/account/tokens", page, pages::account::create_token),
+        post("/account/tokens/{id}/revoke", page, pages::account::revoke_token),
     ]
 }
 

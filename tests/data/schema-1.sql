@@ -179,6 +179,8 @@ CREATE TABLE refusals (
     count    INTEGER NOT NULL,
     PRIMARY KEY (hour, user_id, resource)
 ) STRICT, WITHOUT ROWID;
+-- one user's refusals over the days of a chart
+CREATE INDEX refusals_user ON refusals (user_id, hour, count);
 
 -- tier: 0 short-term, 1 intermediate-term, 2 long-term. `tags` and `metadata` are compact JSON, null when empty.
 -- Never reused ids, since vectors and full-text rows are tied to them.

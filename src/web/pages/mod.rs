@@ -1,5 +1,6 @@
 //! Pages for people: the session cookie, form posts and where they come from, and the headers that protect a page.
 
+pub(super) mod account;
 pub(super) mod assets;
 pub(super) mod door;
 mod form;
@@ -7,12 +8,13 @@ pub(super) mod usage;
 
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, LOCATION, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use maud::Markup;
 
 use super::extract::is_https;
+use super::input::{self, Fields};
 use super::problem::{Failure, Problem};
 use super::state::{AppState, Known};
 use crate::domain::Error;
@@ -46,6 +48,27 @@ fn page(status: StatusCode, markup: Markup) -> Response {
     let mut response = (status, markup.into_string()).into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     protect(response.headers_mut());
+    response
+}
+
+/// Where programs find this server: `server.public_url`, else where the browser found it.
+fn base_url(state: &AppState, headers: &HeaderMap) -> String {
+    if let Some(url) = &state.config.server.public_url {
+        return url.trim_end_matches('/').to_owned();
+    }
+    let host = headers.get(HOST).and_then(|value| value.to_str().ok()).unwrap_or("127.0.0.1:8080");
+    format!("http://{host}")
+}
+
+/// The sentence that the query's `said` stands for: what the act that led here has done.
+fn said(fields: &mut Fields, table: &'static [(&'static str, &'static str)]) -> Option<&'static str> {
+    let code = fields.optional("said", input::text(1..=32))?;
+    table.iter().find(|(known, _)| *known == code).map(|(_, words)| *words)
+}
+
+/// A page that shows a secret goes uncompressed, so that its length tells nothing about it.
+fn with_secret(mut response: Response) -> Response {
+    response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("identity"));
     response
 }
 

@@ -4,9 +4,9 @@ use axum::extract::State;
 use http::StatusCode;
 
 use super::{Visitor, page, who};
-use crate::service::ledger::{self, StatsRow};
+use crate::service::ledger;
 use crate::view::layout::Frame;
-use crate::view::usage::{self as view, RANGES, UsagePage};
+use crate::view::usage::{RANGES, UsagePage, UsageRow};
 use crate::web::extract::Query;
 use crate::web::problem::Answer;
 use crate::web::state::AppState;
@@ -23,15 +23,23 @@ pub(in crate::web) async fn usage(State(state): State<AppState>, Visitor(known):
     });
     let days = fields.finish(|| Some(days.unwrap_or(DAYS_DEFAULT)))?;
     let policy = state.quota.clone();
-    let read = state
-        .read(&known, move |reader, caller| Ok((who(caller), ledger::stats(reader, &policy, caller.holder(), days)?)));
-    let (visitor, figures) = read.await?;
-    let rows: Vec<_> = figures.rows.into_iter().map(|StatsRow { standing, amount }| (standing, amount)).collect();
-    let markup = view::usage(&UsagePage {
-        frame: Frame { who: &visitor, now: figures.now, zone: state.quota.calendar.zone_name() },
+    let read = state.read(&known, move |reader, caller| {
+        Ok((who(caller), ledger::report(reader, &policy, &caller.user, caller.tier(), days)?))
+    });
+    let (visitor, report) = read.await?;
+    let rows: Vec<UsageRow> = report
+        .rows
+        .into_iter()
+        .map(|row| UsageRow { standing: row.standing, amount: row.amount(), history: row.history })
+        .collect();
+    let tiers = &state.quota.tiers;
+    let markup = UsagePage {
+        frame: Frame { who: &visitor, now: report.now, zone: state.quota.calendar.zone_name() },
         days,
+        since: report.since,
         rows: &rows,
         upgrade_url: &state.config.upgrade_url,
-    });
-    Ok(page(StatusCode::OK, markup))
+        tiers: (tiers.limits(&visitor.tier), tiers.next_above(&visitor.tier)),
+    };
+    Ok(page(StatusCode::OK, markup.render()))
 }

@@ -1,0 +1,101 @@
+//! The page of one's usage.
+
+use serde_json::json;
+
+use super::{TestApp, cookie, page};
+
+async fn record(
+    app: &TestApp,
+    token: &str,
+    resource: &str,
+    amount: i64,
+    timestamp: Option<&str>,
+    enforce: bool,
+) -> u16 {
+    let mut body = json!({"resourceType": resource, "amount": amount, "enforce": enforce});
+    if let Some(timestamp) = timestamp {
+        body["timestamp"] = json!(timestamp);
+    }
+    app.call("POST", "/usage/record", Some(token), Some(body)).await.status
+}
+
+/// What stands between `from` and the next `to`.
+fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
+    let (_, rest) = text.split_once(from).expect(from);
+    rest.split_once(to).map_or(rest, |(inner, _)| inner)
+}
+
+#[tokio::test]
+async fn the_three_colours_and_their_words() {
+    let app = TestApp::with_config("[dashboard]\nupgrade_url = 'https://example.org/plans'");
+    let user = app.user_with_password("a@example.org", "basic").await;
+    let cookie = cookie(&app, "a@example.org").await;
+    let calm = page(&app, "/usage", &cookie).await.expect(200).text;
+    assert!(!calm.contains("Warnings") && !calm.contains("id=\"upgrade\""), "{calm}");
+    assert_eq!(record(&app, &user.token, "llm_tokens", 39_999, None, false).await, 201);
+    let text = page(&app, "/usage", &cookie).await.expect(200).text;
+    assert!(text.contains(r#"class="gauge is-ok" aria-labelledby="gauge-llm_tokens""#), "{text}");
+    assert_eq!(record(&app, &user.token, "llm_tokens", 1, None, false).await, 201);
+    assert_eq!(record(&app, &user.token, "agent_minutes", 67, None, false).await, 201);
+    let text = page(&app, "/usage", &cookie).await.expect(200).text;
+    assert!(text.contains(r#"class="gauge is-warn" aria-labelledby="gauge-llm_tokens""#), "{text}");
+    assert!(text.contains(r#"class="gauge is-stop" aria-labelledby="gauge-agent_minutes""#), "{text}");
+    let warnings = between(&text, "aria-label=\"Warnings\"", "</section>");
+    assert!(warnings.find("Agent minutes are at 111").unwrap() < warnings.find("LLM tokens are at 80").unwrap());
+    assert!(warnings.contains("https://example.org/plans") && text.contains("Move to pro"), "{warnings}");
+}
+
+#[tokio::test]
+async fn the_range_holds_for_history_and_breakdown() {
+    let app = TestApp::new();
+    let user = app.user_with_password("a@example.org", "basic").await;
+    let cookie = cookie(&app, "a@example.org").await;
+    record(&app, &user.token, "llm_tokens", 700, Some("2026-02-20T10:00:00Z"), false).await;
+    record(&app, &user.token, "llm_tokens", 30, None, false).await;
+    for (days, sum, bars) in [("7", "30 tokens", 1), ("30", "730 tokens", 2), ("90", "730 tokens", 2)] {
+        let text = page(&app, &format!("/usage?days={days}"), &cookie).await.expect(200).text;
+        let breakdown = between(&text, "h-breakdown\">Breakdown", "</table>");
+        assert!(breakdown.contains(sum), "{days}: {breakdown}");
+        let chart = between(&text, "LLM tokens per day</h3>", "</figure>");
+        assert_eq!(chart.matches("class=\"bar\" x=").count(), bars, "{days}: {chart}");
+        assert_eq!(chart.matches("<title>").count().to_string(), days);
+        assert!(text.contains(&format!("?days={days}#history\" aria-current=\"true\"")));
+    }
+    page(&app, "/usage?days=31", &cookie).await.expect(422);
+}
+
+#[tokio::test]
+async fn what_is_held_and_what_was_refused_is_shown_on_its_day() {
+    let app = TestApp::new();
+    let user = app.user_with_password("a@example.org", "basic").await;
+    let cookie = cookie(&app, "a@example.org").await;
+    let hold = json!({"resourceType": "llm_tokens", "amount": 1_200});
+    app.call("POST", "/usage/reservations", Some(&user.token), Some(hold)).await.expect(201);
+    for _ in 0..3 {
+        assert_eq!(record(&app, &user.token, "llm_tokens", 60_000, None, true).await, 429);
+    }
+    app.pass().await;
+    let text = page(&app, "/usage?days=7", &cookie).await.expect(200).text;
+    let chart = between(&text, "LLM tokens per day</h3>", "</figure>");
+    assert!(chart.contains("3 requests refused; 1,200 reserved; day not over"), "{chart}");
+    assert!(between(&text, "gauge-llm_tokens", "</section>").contains("1,200 tokens"));
+    let other = between(&text, "Agent minutes, added up by month</h3>", "</figure>");
+    assert!(!other.contains("refused;"), "{other}");
+}
+
+#[tokio::test]
+async fn months_are_added_up_from_their_first_day() {
+    let app = TestApp::new();
+    let user = app.user_with_password("a@example.org", "basic").await;
+    let cookie = cookie(&app, "a@example.org").await;
+    // The clock stands at 10 March: the week begins on the 4th, what was used on the 1st is brought forward.
+    for (day, amount) in [("02-27", 20), ("03-01", 5), ("03-05", 7)] {
+        record(&app, &user.token, "agent_minutes", amount, Some(&format!("2026-{day}T10:00:00Z")), false).await;
+    }
+    let week = page(&app, "/usage?days=7", &cookie).await.expect(200).text;
+    assert!(week.contains("Wed 4 Mar: 0 minutes used, 5 of 60 this month"), "{week}");
+    assert!(week.contains("Thu 5 Mar: 7 minutes used, 12 of 60 this month"), "{week}");
+    let month = page(&app, "/usage?days=30", &cookie).await.expect(200).text;
+    assert!(month.contains("Sat 28 Feb: 0 minutes used, 20 of 60 this month"), "{month}");
+    assert!(month.contains("Sun 1 Mar: 5 minutes used, 5 of 60 this month"), "{month}");
+}
