@@ -158,6 +158,37 @@ CREATE INDEX reservations_holding ON reservations (user_id, resource, expires_at
 -- the worker's next expired holds
 CREATE INDEX reservations_expiry ON reservations (expires_at) WHERE state = 0 AND expires_at IS NOT NULL;
 
+-- Agent runs. `held`: minutes held since the beginning, those already booked among them. `due_at`: when the run is over
+-- without another sign of life; null once its minutes are booked.
+-- end_reason: 0 stopped, 1 no heartbeat, 2 no more could be held, 3 its bound, 4 its user was disabled.
+CREATE TABLE runs (
+    id          INTEGER PRIMARY KEY,
+    user_id     INTEGER NOT NULL REFERENCES users (id),
+    name        TEXT,
+    metadata    TEXT,
+    tier        TEXT    NOT NULL,
+    max_minutes INTEGER CHECK (max_minutes > 0),
+    started_at  INTEGER NOT NULL,
+    seen_at     INTEGER NOT NULL,
+    held        INTEGER NOT NULL CHECK (held >= 0),
+    due_at      INTEGER,
+    ended_at    INTEGER,
+    end_reason  INTEGER CHECK (end_reason BETWEEN 0 AND 4)
+) STRICT;
+-- lists a user's runs, newest first
+CREATE INDEX runs_user ON runs (user_id, id);
+-- the worker's next runs that are over
+CREATE INDEX runs_due ON runs (due_at) WHERE due_at IS NOT NULL;
+
+-- What a run holds and has not booked: one hold a month.
+CREATE TABLE run_holds (
+    run_id         INTEGER NOT NULL REFERENCES runs (id),
+    reservation_id INTEGER NOT NULL REFERENCES reservations (id),
+    PRIMARY KEY (run_id, reservation_id)
+) STRICT, WITHOUT ROWID;
+-- a hold is not forgotten while a run has it
+CREATE INDEX run_holds_reservation ON run_holds (reservation_id);
+
 -- First answers of creating writes, for those who must ask twice.
 CREATE TABLE idempotency (
     user_id    INTEGER NOT NULL REFERENCES users (id),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::domain::Result;
-use crate::service::{audit, auth, check, idempotency, memory, quota};
+use crate::service::{agent, audit, auth, check, idempotency, memory, quota};
 use crate::store::Writer;
 use crate::web::AppState;
 
@@ -52,6 +52,7 @@ impl Worker {
         self.write_notes().await?;
         self.until_done(quota::tidy_reservations).await?;
         self.until_done(idempotency::purge).await?;
+        self.end_runs().await?;
         self.end_memories().await?;
         self.sweep().await
     }
@@ -70,6 +71,19 @@ impl Worker {
             while self.state.store.write(move |writer| audit::purge(writer, keep_days)).await? {}
         }
         Ok(())
+    }
+
+    /// Books the minutes of agent runs that are over.
+    async fn end_runs(&self) -> Result<()> {
+        if !self.state.store.read(agent::is_due).await? {
+            return Ok(());
+        }
+        loop {
+            let policy = self.state.quota.clone();
+            if !self.state.store.write(move |writer| agent::close_due(writer, &policy)).await? {
+                return Ok(());
+            }
+        }
     }
 
     /// Books the ends of memories, user by user, and then takes the memories away, slice by slice.

@@ -38,6 +38,8 @@ pub struct Config {
     pub embedding: Embedding,
     /// Where the dashboard's upgrade prompt leads.
     pub upgrade_url: String,
+    /// An agent run without a heartbeat for so long is closed at its last sign of life, in milliseconds.
+    pub heartbeat_timeout_ms: i64,
     /// Days after which acts leave the audit log.
     pub audit_keep_days: Option<i64>,
     /// Logs.
@@ -212,6 +214,7 @@ impl Config {
         let memory = memory(&section("memory"));
         let embedding = embedding(&section("embedding"));
         let upgrade_url = section("dashboard").text("upgrade_url");
+        let heartbeat_timeout_ms = section("agents").time("heartbeat_timeout");
         let keep_days = section("audit").integer("keep_days", 0..=36_500);
         let log = log(&section("log"));
         let store = store(&section("store"));
@@ -225,6 +228,7 @@ impl Config {
             memory,
             embedding,
             upgrade_url,
+            heartbeat_timeout_ms,
             audit_keep_days,
             log,
             store,
@@ -427,7 +431,6 @@ fn check_later_sections(table: &Table, faults: &RefCell<Vec<Fault>>) {
     gateway.flag("stateful");
     gateway.integer("output_tokens_default", 1..=10_000_000_i64);
     gateway.integer("output_tokens_min", 1..=10_000_000_i64);
-    section("agents").time("heartbeat_timeout");
     let backup = section("backup");
     backup.time_or_never("every");
     backup.integer("keep", 1..=10_000_i64);

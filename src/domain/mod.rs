@@ -2,6 +2,7 @@
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::float_arithmetic))]
 
+pub mod agent;
 pub mod audit;
 pub mod auth;
 pub mod calendar;

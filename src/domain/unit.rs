@@ -106,6 +106,10 @@ uuid_id!(
     /// An API token (its name in lists, not its secret).
     TokenId
 );
+uuid_id!(
+    /// An agent run.
+    RunId
+);
 
 /// `1234567` as `1,234,567`.
 pub fn thousands(amount: i64) -> String {

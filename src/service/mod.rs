@@ -1,6 +1,7 @@
 //! What the box does: synchronous functions over a `Reader` or a `Writer` that load, decide by the rules of `domain`, and
 //! write.
 
+pub mod agent;
 pub mod audit;
 pub mod auth;
 pub mod check;

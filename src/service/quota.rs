@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::domain::auth::{Caller, Credential, UserKey};
 use crate::domain::calendar::{Calendar, Day};
-use crate::domain::ledger::{Entry, NewEntry, ResourceType, Source, Window};
+use crate::domain::ledger::{Entry, NewEntry, ResourceType, Source};
 use crate::domain::quota::{
     Holder, Maker, Reservation, Resolution, SETTLE_MS_MAX, Standing, Tiers, Usage, window_days,
 };
@@ -74,6 +74,39 @@ fn booked_standing(
     Ok(Standing { resource, usage, limit, resets_at })
 }
 
+/// How much of `wanted` fits, in the transaction that will hold it, and how the resource stands before. What has expired is
+/// booked out before less than `wanted` is granted.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub(super) fn fit(
+    writer: &mut Writer<'_>,
+    policy: &Policy,
+    holder: Holder<'_>,
+    resource: ResourceType,
+    day: Day,
+    wanted: i64,
+) -> Result<(i64, Standing)> {
+    let mut standing = booked_standing(writer, policy, holder, resource, day)?;
+    if standing.shortfall(wanted).is_some() {
+        book_out(writer, policy, holder.user, resource)?;
+        standing = booked_standing(writer, policy, holder, resource, day)?;
+    }
+    Ok((standing.remaining().map_or(wanted, |left| left.min(wanted)), standing))
+}
+
+/// Books out what has expired of a user's use of `resource`.
+fn book_out(writer: &mut Writer<'_>, policy: &Policy, user: UserKey, resource: ResourceType) -> Result<()> {
+    match resource {
+        ResourceType::LlmTokens => store::free_expired_of(writer, user, resource).map(drop),
+        ResourceType::AgentMinutes => {
+            store::free_expired_of(writer, user, resource)?;
+            super::agent::close_due_of(writer, policy, user)
+        }
+        ResourceType::MemoryStorage => super::memory::book_ends(writer, policy, user),
+    }
+}
+
 /// Decides whether `amount` more fits, in the transaction that will write it. Before a refusal, what has expired is booked
 /// out and the decision is made again.
 ///
@@ -91,10 +124,7 @@ pub fn require(
     if decide(writer)?.shortfall(amount).is_none() {
         return Ok(());
     }
-    match resource.window() {
-        Window::Day | Window::Month => drop(store::free_expired_of(writer, holder.user, resource)?),
-        Window::Level => super::memory::book_ends(writer, policy, holder.user)?,
-    }
+    book_out(writer, policy, holder.user, resource)?;
     let standing = decide(writer)?;
     match standing.shortfall(amount) {
         None => Ok(()),

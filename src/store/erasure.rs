@@ -7,12 +7,14 @@ use crate::domain::Result;
 use crate::domain::auth::UserKey;
 
 /// What belongs to a user beside memories, in an order that leaves no row naming a missing one.
-const TABLES: [(&str, &str); 10] = [
+const TABLES: [(&str, &str); 12] = [
     ("sessions", "DELETE FROM sessions WHERE user_id = ?1"),
     ("tokens", "DELETE FROM tokens WHERE user_id = ?1"),
     ("links", "DELETE FROM links WHERE user_id = ?1"),
     ("idempotency_answers", "DELETE FROM idempotency WHERE user_id = ?1"),
     ("refusals", "DELETE FROM refusals WHERE user_id = ?1"),
+    ("run_holds", "DELETE FROM run_holds WHERE run_id IN (SELECT id FROM runs WHERE user_id = ?1)"),
+    ("runs", "DELETE FROM runs WHERE user_id = ?1"),
     ("reservations", "DELETE FROM reservations WHERE user_id = ?1"),
     ("ledger_entries", "DELETE FROM ledger WHERE user_id = ?1 AND reverses IS NOT NULL"),
     ("ledger_entries", "DELETE FROM ledger WHERE user_id = ?1"),

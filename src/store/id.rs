@@ -19,6 +19,7 @@ pub(super) enum Table {
     Reservations = 2,
     Memories = 3,
     Tokens = 4,
+    Runs = 5,
 }
 
 /// The id of row `row` of `table`, made at `at`.

@@ -4,6 +4,7 @@
 //! [`Writer`]: the one transaction that writes, shared with whatever else was waiting (see `writer.rs`), and answers only
 //! after it has been committed and synced.
 
+pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod auth;
 pub(crate) mod check;

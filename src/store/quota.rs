@@ -264,6 +264,27 @@ pub(crate) fn load_reservation(reader: &Reader<'_>, user: UserKey, id: Reservati
     found.map_err(fault)?.filter(|reservation| wanted.is_of(reservation.made_at)).ok_or(MISSING)
 }
 
+/// The hold in that row.
+pub(super) fn load_reservation_row(reader: &Reader<'_>, row: i64) -> Result<Reservation> {
+    let sql = concat!(
+        "SELECT ",
+        reservation_columns!(),
+        " FROM reservations LEFT JOIN ledger ON ledger.id = reservations.entry_id WHERE reservations.id = ?1"
+    );
+    reader.prepare(sql)?.query_row([row], reservation_of).map_err(fault)
+}
+
+/// Holds `amount` more by an open hold. Whether it fits has been decided before, in the same transaction.
+pub(crate) fn grow_reservation(writer: &mut Writer<'_>, reservation: &Reservation, amount: i64) -> Result<()> {
+    let row = id::decode(Table::Reservations, reservation.id.0).ok_or(Error::NotFound("the reservation"))?.row;
+    writer.execute("UPDATE reservations SET amount = amount + ?2 WHERE id = ?1", params![row, amount])?;
+    writer.execute(
+        "UPDATE buckets SET reserved = reserved + ?4 WHERE day = ?1 AND resource = ?2 AND user_id = ?3",
+        params![reservation.day.0, code_of(reservation.resource), reservation.user.0, amount],
+    )?;
+    Ok(())
+}
+
 /// A page of a user's open holds that have not expired, newest first, from after the hold `before`.
 ///
 /// # Errors

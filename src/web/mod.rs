@@ -1,6 +1,7 @@
 //! HTTP. Every route and layer in one place; handlers are thin.
 
 mod admin;
+mod agent;
 mod answer;
 mod auth;
 mod edge;
@@ -71,6 +72,7 @@ pub(crate) fn routes() -> Vec<Route> {
     let mut routes = ops_routes();
     routes.extend(auth_routes());
     routes.extend(usage_routes());
+    routes.extend(agent_routes());
     routes.extend(admin_routes());
     routes.extend(page_routes());
     routes.extend(memory_routes());
@@ -112,6 +114,17 @@ fn admin_routes() -> Vec<Route> {
         get("/api/admin/usage", admin, admin::usage),
         get("/api/admin/overview", admin, admin::overview),
         get("/api/admin/audit", admin, admin::audit),
+    ]
+}
+
+fn agent_routes() -> Vec<Route> {
+    let gateway = Access::Scope(Scope::Gateway);
+    vec![
+        post("/agents/runs", gateway, agent::start),
+        get("/agents/runs", gateway, agent::list),
+        get("/agents/runs/{id}", gateway, agent::get),
+        post("/agents/runs/{id}/heartbeat", gateway, agent::heartbeat),
+        post("/agents/runs/{id}/stop", gateway, agent::stop),
     ]
 }
 

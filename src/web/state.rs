@@ -8,12 +8,13 @@ use crate::adapter::embedder::EmbedderPool;
 use crate::config::Config;
 use crate::domain::auth::{Caller, Credential, Scope, UserKey};
 use crate::domain::ledger::ResourceType;
+use crate::domain::quota::Refusal;
 use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Result};
 use crate::service::auth::attempts::Attempts;
 use crate::service::auth::password::Passwords;
 use crate::service::auth::{self, Authenticated, Identity, Policy, Presented};
-use crate::service::{memory, quota};
+use crate::service::{agent, memory, quota};
 use crate::store::{Reader, Store, Writer};
 
 /// Most callers remembered at once; more, and all are forgotten.
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) identity: Arc<Policy>,
     pub(crate) quota: Arc<quota::Policy>,
+    pub(crate) agent: agent::Policy,
     pub(crate) memory: Arc<memory::Policy>,
     pub(crate) embedder: EmbedderPool,
     pub(crate) noted: Noted,
@@ -133,11 +135,14 @@ impl AppState {
         };
         let quota = Arc::new(quota::Policy { tiers: config.tiers.clone(), calendar: config.calendar });
         let memory = memory::Policy::new(&config.memory, Arc::clone(&quota));
+        let heartbeat_timeout_ms = config.heartbeat_timeout_ms;
+        let agent = agent::Policy { quota: Arc::clone(&quota), heartbeat_timeout_ms };
         let passwords = Passwords::new(config.auth.password_queue);
         Self(Arc::new(Shared {
             config,
             store,
             identity: Arc::new(identity),
+            agent,
             quota,
             started_at,
             memory: Arc::new(memory),
@@ -276,9 +281,14 @@ impl AppState {
         });
         let result = result.await;
         if let Err(Error::QuotaExceeded(refusal)) = &result {
-            self.noted.refusal(known.caller().user.key, refusal.resource, self.now());
+            self.note_refusal(known, refusal);
         }
         result
+    }
+
+    /// Counts a refusal, for the worker to write down.
+    pub(super) fn note_refusal(&self, known: &Known, refusal: &Refusal) {
+        self.noted.refusal(known.caller().user.key, refusal.resource, self.now());
     }
 }
 

@@ -1,5 +1,6 @@
 mod access;
 mod admin;
+mod agent;
 mod calls;
 mod cli;
 mod crash;

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::link::{self, Link};
 use crate::clock::Clock;
+use crate::domain::agent::EndReason;
 use crate::domain::audit::{Actor, NewAct};
 use crate::domain::auth::{Caller, Credential, Role, User, UserFilter, UserKey, email_key};
 use crate::domain::ledger::Entry;
@@ -12,6 +13,7 @@ use crate::domain::page::{Page, Paging};
 use crate::domain::quota::Tiers;
 use crate::domain::unit::UserId;
 use crate::domain::{Error, Fault, Result};
+use crate::store::agent::end_runs;
 use crate::store::audit::insert_act;
 use crate::store::{Reader, Writer, auth as store};
 
@@ -127,6 +129,7 @@ pub fn change(writer: &mut Writer<'_>, by: &By, tiers: &Tiers, user: &User, chan
     }
     if is_disabled {
         store::delete_links(writer, user.key)?;
+        end_runs(writer, user.key, EndReason::Disabled)?;
     }
     let (before, after) = differences(user, &changed);
     if !after.is_empty() {

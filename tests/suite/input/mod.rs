@@ -53,7 +53,8 @@ impl World {
         let hold = app.hold(&user, 10).await;
         let memory = json!({"type": "note", "input_context": "a text", "embedding": embedding()});
         let memory = id_of(&app.tell(&user.token, "/memory/store", memory).await.expect(201));
-        let routes = routes(&user, &admin, &session, &hold, &memory);
+        let run = id_of(&app.tell(&user.token, "/agents/runs", json!({})).await.expect(201));
+        let routes = routes(&user, &admin, &session, [&hold, &memory, &run]);
         Self { app, user, admin, session, routes }
     }
 
@@ -67,6 +68,7 @@ impl World {
             "/usage/agent-minutes",
             "/usage/ledger",
             "/usage/reservations",
+            "/agents/runs",
             "/memory",
             "/memory/usage",
         ] {
@@ -113,14 +115,15 @@ impl Route {
     }
 }
 
-fn routes(user: &TestUser, admin: &TestUser, session: &str, hold: &str, memory: &str) -> Vec<Route> {
+fn routes(user: &TestUser, admin: &TestUser, session: &str, [hold, memory, run]: [&str; 3]) -> Vec<Route> {
     let route = |method, pattern: &'static str, id: &str, token: Option<&str>, body| Route {
         method,
         pattern,
         path: pattern.replace("{id}", id),
         token: token.map(str::to_owned),
         body,
-        optional: ["/auth/logout", "/api/admin/users/{id}/password"].contains(&pattern),
+        optional: ["/auth/logout", "/api/admin/users/{id}/password"].contains(&pattern)
+            || pattern.starts_with("/agents/"),
     };
     let (own, admins, session) = (Some(user.token.as_str()), Some(admin.token.as_str()), Some(session));
     let stored = json!({
@@ -150,6 +153,9 @@ fn routes(user: &TestUser, admin: &TestUser, session: &str, hold: &str, memory: 
             json!({"resourceType": "llm_tokens", "amount": 5, "ttlSeconds": 60}),
         ),
         route("POST", "/usage/reservations/{id}/settle", hold, own, json!({"amount": 5, "metadata": {"a": 1}})),
+        route("POST", "/agents/runs", "", own, json!({"name": "n", "metadata": {"a": 1}, "maxMinutes": 5})),
+        route("POST", "/agents/runs/{id}/heartbeat", run, own, json!({})),
+        route("POST", "/agents/runs/{id}/stop", run, own, json!({})),
         route("POST", "/memory/store", "", own, stored),
         route("POST", "/memory/store/batch", "", own, json!({"memories": [in_batch]})),
         route("POST", "/memory/search", "", own, found),

@@ -1,0 +1,256 @@
+//! Agent runs: minutes held ahead, counted as they begin, booked a month at a time.
+
+use serde_json::{Value, json};
+
+use super::quota::{self, Policy as QuotaPolicy};
+use crate::domain::agent::{EndReason, Run};
+use crate::domain::auth::{Caller, UserKey};
+use crate::domain::ledger::{NewEntry, ResourceType, Source};
+use crate::domain::page::{Page, Paging};
+use crate::domain::quota::{Holder, Maker, Refusal, Reservation};
+use crate::domain::unit::{RunId, Timestamp};
+use crate::domain::{Error, Result};
+use crate::store::{Reader, Writer, agent as store, ledger, quota as quota_store};
+
+/// How runs are counted, from the configuration.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Limits and days.
+    pub quota: std::sync::Arc<QuotaPolicy>,
+    /// A run without a sign of life for so long is over, in milliseconds.
+    pub heartbeat_timeout_ms: i64,
+}
+
+/// What a run shall be.
+#[derive(Clone, Debug)]
+pub struct NewRun {
+    /// What it is called.
+    pub name: Option<String>,
+    /// Free-form.
+    pub metadata: Option<Value>,
+    /// Most minutes it may use.
+    pub max_minutes: Option<i64>,
+}
+
+/// Begins a run, with as much held as reaches the heartbeat time-out and a minute further, or as is left.
+///
+/// # Errors
+/// `QuotaExceeded` where not one minute can be held.
+pub fn start(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, new: &NewRun) -> Result<Run> {
+    let now = writer.now();
+    let mut run = Run {
+        id: RunId(uuid::Uuid::nil()),
+        user: caller.user.key,
+        name: new.name.clone(),
+        metadata: new.metadata.clone(),
+        tier: caller.tier().to_owned(),
+        max_minutes: new.max_minutes,
+        started_at: now,
+        seen_at: now,
+        held: 0,
+        due_at: Some(now),
+        end: None,
+    };
+    run.id = store::insert_run(writer, &run)?;
+    if let Some(refusal) = grow(writer, policy, &mut run)?
+        && run.held == 0
+    {
+        return Err(Error::QuotaExceeded(Box::new(refusal)));
+    }
+    run.due_at = Some(run.next_due(policy.heartbeat_timeout_ms));
+    store::update_run(writer, &run)?;
+    Ok(run)
+}
+
+/// What a sign of life has led to.
+#[derive(Clone, Debug)]
+pub enum Beat {
+    /// The run goes on.
+    Alive(Run),
+    /// Nothing more can be held: the run goes on until its hold ends, and ends there.
+    Exhausted(Refusal),
+}
+
+/// Takes a sign of life: the hold grows with it.
+///
+/// # Errors
+/// `NotFound` for another user's run; `Conflict` for one that has ended.
+pub fn heartbeat(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, id: RunId) -> Result<Beat> {
+    let mut run = store::load_run(writer, caller.user.key, id)?;
+    let now = writer.now();
+    if let Some((_, reason)) = run.end_as_of(now) {
+        return Err(Error::conflict("run_ended", format!("the run has ended: {}", reason.as_str())));
+    }
+    run.seen_at = run.seen_at.max(now);
+    let held = run.held;
+    let refusal = grow(writer, policy, &mut run)?;
+    book_past_months(writer, policy, &run)?;
+    run.due_at = Some(run.next_due(policy.heartbeat_timeout_ms));
+    store::update_run(writer, &run)?;
+    Ok(match refusal {
+        Some(refusal) if run.held == held => Beat::Exhausted(refusal),
+        _ => Beat::Alive(run),
+    })
+}
+
+/// Ends a run now and books its minutes. A run that has ended is answered as it ended.
+///
+/// # Errors
+/// `NotFound` for another user's run.
+pub fn stop(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, id: RunId) -> Result<Run> {
+    let mut run = store::load_run(writer, caller.user.key, id)?;
+    let now = writer.now();
+    let end = run.end_as_of(now).unwrap_or((now, EndReason::Stopped));
+    if run.due_at.is_some() {
+        close(writer, &policy.quota, &mut run, end)?;
+    }
+    Ok(run)
+}
+
+/// A run of the caller's user.
+///
+/// # Errors
+/// `NotFound` where there is none.
+pub fn load(reader: &Reader<'_>, user: UserKey, id: RunId) -> Result<Run> {
+    store::load_run(reader, user, id)
+}
+
+/// A page of a user's runs, newest first.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn list(reader: &Reader<'_>, user: UserKey, paging: Paging) -> Result<Page<Run>> {
+    store::list_runs(reader, user, paging)
+}
+
+/// Whether a run is over without its minutes being booked.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn is_due(reader: &Reader<'_>) -> Result<bool> {
+    store::is_due(reader)
+}
+
+/// Books the minutes of some runs that are over. Tells whether there may be more.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub fn close_due(writer: &mut Writer<'_>, policy: &QuotaPolicy) -> Result<bool> {
+    const SLICE: usize = 128;
+    let runs = store::due_runs(writer, None, SLICE)?;
+    let count = runs.len();
+    close_all(writer, policy, runs)?;
+    Ok(count == SLICE)
+}
+
+/// Books the minutes of a user's runs that are over: what they no longer hold must refuse nothing.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub(super) fn close_due_of(writer: &mut Writer<'_>, policy: &QuotaPolicy, user: UserKey) -> Result<()> {
+    let runs = store::due_runs(writer, Some(user), usize::MAX)?;
+    close_all(writer, policy, runs)
+}
+
+fn close_all(writer: &mut Writer<'_>, policy: &QuotaPolicy, runs: Vec<Run>) -> Result<()> {
+    let now = writer.now();
+    for mut run in runs {
+        if let Some(end) = run.end_as_of(now) {
+            close(writer, policy, &mut run, end)?;
+        }
+    }
+    Ok(())
+}
+
+/// Holds more, month by month, until the run is covered; where that is not possible, says why.
+fn grow(writer: &mut Writer<'_>, policy: &Policy, run: &mut Run) -> Result<Option<Refusal>> {
+    let wanted = run.minutes_wanted(run.seen_at, policy.heartbeat_timeout_ms);
+    let calendar = &policy.quota.calendar;
+    while run.held < wanted {
+        let day = calendar.day_of(run.start_of(run.held + 1));
+        let month_end = calendar.end_of(*day.month().end());
+        // At least one: minute `held + 1` begins in this month.
+        let in_month = run.minutes_before(month_end).min(wanted) - run.held;
+        let holder = Holder { user: run.user, tier: &run.tier };
+        let (granted, standing) = quota::fit(writer, &policy.quota, holder, ResourceType::AgentMinutes, day, in_month)?;
+        if granted > 0 {
+            hold(writer, run, day, granted)?;
+            run.held += granted;
+        }
+        if granted < in_month {
+            return Ok(Some(standing.refuse(in_month - granted, writer.now())));
+        }
+    }
+    Ok(None)
+}
+
+/// Holds `minutes` more in the month of `day`: one hold a month.
+fn hold(writer: &mut Writer<'_>, run: &Run, day: crate::domain::calendar::Day, minutes: i64) -> Result<()> {
+    let holds = store::holds_of(writer, run.id)?;
+    if let Some(open) = holds.iter().find(|hold| hold.day.month() == day.month()) {
+        return quota_store::grow_reservation(writer, open, minutes);
+    }
+    let new = quota_store::NewReservation {
+        user: run.user,
+        resource: ResourceType::AgentMinutes,
+        amount: minutes,
+        day,
+        maker: Maker::Agent,
+        expires_at: None,
+    };
+    let made = quota_store::insert_reservation(writer, new)?;
+    store::add_hold(writer, run.id, made.id)
+}
+
+/// Books the months that a living run has left behind.
+fn book_past_months(writer: &mut Writer<'_>, policy: &Policy, run: &Run) -> Result<()> {
+    let this_month = policy.quota.calendar.day_of(run.seen_at).month();
+    for hold in store::holds_of(writer, run.id)? {
+        if hold.day.month().end() < this_month.start() {
+            book(writer, &policy.quota, run, &hold, i64::MAX)?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends a run and books its minutes: one entry a month.
+fn close(writer: &mut Writer<'_>, policy: &QuotaPolicy, run: &mut Run, end: (Timestamp, EndReason)) -> Result<()> {
+    run.end = Some(end);
+    run.due_at = None;
+    store::update_run(writer, run)?;
+    let used = run.minutes_used(end.0);
+    for hold in store::holds_of(writer, run.id)? {
+        book(writer, policy, run, &hold, used)?;
+    }
+    Ok(())
+}
+
+/// Settles a hold with those of the run's first `used` minutes that begin in the hold's month.
+fn book(writer: &mut Writer<'_>, policy: &QuotaPolicy, run: &Run, hold: &Reservation, used: i64) -> Result<()> {
+    let month = hold.day.month();
+    let before = |instant: Timestamp| run.minutes_before(instant).min(used);
+    let calendar = &policy.calendar;
+    let minutes = before(calendar.end_of(*month.end())) - before(calendar.end_of(month.start().plus(-1)));
+    if minutes <= 0 {
+        quota_store::release(writer, hold)?;
+    } else {
+        let now = writer.now();
+        let metadata = json!({
+            "run": run.id, "name": run.name, "startedAt": run.started_at,
+            "endedAt": run.end.map(|(at, _)| at), "endReason": run.end.map(|(_, reason)| reason.as_str()),
+        });
+        let new = NewEntry {
+            user: run.user,
+            resource: ResourceType::AgentMinutes,
+            amount: minutes,
+            timestamp: now,
+            day: hold.day,
+            source: Source::Settlement,
+            reverses: None,
+            metadata: Some(metadata.clone()),
+        };
+        let entry = ledger::append(writer, &new, calendar.day_of(now))?;
+        quota_store::settle(writer, hold, minutes, Some(&metadata), Some(&entry), false)?;
+    }
+    store::drop_hold(writer, run.id, hold.id)
+}
