@@ -1,5 +1,6 @@
 //! Pure views: data to maud markup.
 
+pub mod admin;
 pub mod asset;
 pub mod door;
 pub mod error;

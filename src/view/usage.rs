@@ -67,7 +67,8 @@ fn warnings(page: &UsagePage<'_>) -> Markup {
     }
 }
 
-fn gauge(standing: &Standing) -> Markup {
+/// How a resource stands, as a column: the figure, its limit, the bar, when it resets.
+pub(super) fn gauge(standing: &Standing) -> Markup {
     let (class, drawing) = state_marks(state_of(standing));
     let resource = standing.resource;
     let id = format!("gauge-{}", resource.as_str());
