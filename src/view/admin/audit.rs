@@ -84,9 +84,9 @@ fn table(acts: &[Act]) -> Markup {
             } }
             tbody role="rowgroup" { @for act in acts { tr role="row" {
                 th role="rowheader" scope="row" { (moment(act.at)) }
-                td role="cell" data-label="What" { (words(&act.action)) }
-                td role="cell" data-label="On whom" { @if let Some((id, email)) = &act.subject { (subject(act, *id, email.as_deref())) } @else { "nobody" } }
-                td role="cell" data-label="By whom" {
+                td.nowrap role="cell" data-label="What" { (words(&act.action)) }
+                td.person role="cell" data-label="On whom" { @if let Some((id, email)) = &act.subject { (subject(act, *id, email.as_deref())) } @else { "nobody" } }
+                td.person role="cell" data-label="By whom" {
                     (actor(act))
                     @if let Some(address) = &act.address { span.sub { "from " (address) } }
                 }

@@ -123,11 +123,22 @@ fn totals(totals: &Totals, memories: i64) -> Markup {
     html! {
         dl.totals {
             div { dt { "Users" } dd { (thousands(users)) span { (thousands(enabled)) " enabled, " (counted(admins, "admin", "admins")) } } }
-            div { dt { "Tokens today" } dd { (thousands(totals.tokens.0)) span { (thousands(totals.tokens.1)) " yesterday" } } }
+            div { dt { "Tokens today" } dd { (figure(totals.tokens.0)) span { (thousands(totals.tokens.1)) " yesterday" } } }
             div { dt { "Memories" } dd { (thousands(memories)) span { (human_bytes(totals.memory_bytes)) " stored" } } }
-            div { dt { "Agent minutes" } dd { (thousands(totals.minutes)) span { "this month" } } }
+            div { dt { "Agent minutes" } dd { (figure(totals.minutes)) span { "this month" } } }
             div { dt { "Refusals" } dd { (thousands(refusals)) span { "in 24 h, of " (counted(refused, "user", "users")) } } }
         }
+    }
+}
+
+/// A large figure; smaller where it is long.
+fn figure(amount: i64) -> Markup {
+    const ROOM: usize = 11;
+    let text = thousands(amount);
+    if text.len() <= ROOM {
+        html! { (text) }
+    } else {
+        html! { b.long { (text) } }
     }
 }
 
@@ -138,9 +149,10 @@ fn counted(number: i64, one: &str, many: &str) -> String {
 
 /// What a user is called: the e-mail address, which may break at its `@`, else the id.
 fn name_of(email: Option<&str>, id: UserId) -> Markup {
-    match email.and_then(|email| email.rsplit_once('@')) {
-        Some((local, host)) => html! { (local) "@" wbr; (host) },
-        None => html! { @if let Some(email) = email { (email) } @else { (id) } },
+    match (email, email.and_then(|email| email.rsplit_once('@'))) {
+        (_, Some((local, host))) => html! { (local) "@" wbr; (host) },
+        (Some(email), None) => html! { (email) },
+        (None, None) => html! { (id) },
     }
 }
 
@@ -304,8 +316,8 @@ fn refusals(page: &AdminPage<'_>) -> Markup {
                     } }
                     tbody role="rowgroup" { @for refusal in page.refusals.iter().take(REFUSALS) { tr role="row" {
                         th role="rowheader" scope="row" { (moment(refusal.hour)) }
-                        td role="cell" data-label="User" { (user_link(refusal.email.as_deref(), refusal.user)) }
-                        td role="cell" data-label="Resource" { (resource_name(refusal.resource)) }
+                        td.person.whole role="cell" data-label="User" { (user_link(refusal.email.as_deref(), refusal.user)) }
+                        td.nowrap role="cell" data-label="Resource" { (resource_name(refusal.resource)) }
                         td.num role="cell" data-label="Times" { (thousands(refusal.count)) }
                     } } }
                 }

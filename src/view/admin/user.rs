@@ -161,7 +161,7 @@ fn settings(page: &UserPage<'_>) -> Markup {
     html! {
         section.section aria-labelledby="h-settings" {
             (section_head("h-settings", "Settings", &html! { "A new tier's limits hold from the next request on; what is used stays" }, &html! { a.small href=(audit) { "Audit log of this user" } }))
-            div.forms {
+            div.forms.forms-settings {
                 form.line-form method="post" action=(action) {
                     (select("tier", "Tier", &tier_options(page.tiers), &user.tier, page.faults))
                     button.btn type="submit" { "Set tier" }

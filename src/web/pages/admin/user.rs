@@ -2,6 +2,8 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use serde_json::json;
 
@@ -313,8 +315,7 @@ fn key_of(once: &str, id: UserId, fact: &Fact) -> Key {
     let body = json!([fact.resource.as_str(), fact.amount, fact.reverses, fact.metadata]);
     let key = IdempotencyKey { key: String::new(), route: format!("POST /admin/users/{id}/ledger {once}") };
     let payload = key.payload(&body);
-    let hex: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
-    Key { key: format!("page-{hex}"), payload }
+    Key { key: format!("page-{}", URL_SAFE_NO_PAD.encode(payload)), payload }
 }
 
 /// `POST /admin/users/{id}/ledger`
