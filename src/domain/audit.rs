@@ -33,6 +33,15 @@ pub struct NewAct {
     pub address: Option<String>,
 }
 
+/// Which acts a list shows; none of a field lets all pass.
+#[derive(Clone, Debug, Default)]
+pub struct ActFilter {
+    /// What was done.
+    pub action: Option<String>,
+    /// Part of the e-mail address or of the id of who did it, or of whom it was done to.
+    pub text: Option<String>,
+}
+
 /// An act as the log shows it.
 #[derive(Clone, Debug)]
 pub struct Act {

@@ -1,16 +1,16 @@
 //! The record of administrative acts.
 
 use crate::domain::Result;
-use crate::domain::audit::Act;
+use crate::domain::audit::{Act, ActFilter};
 use crate::domain::page::{Page, Paging};
 use crate::store::{Reader, Writer, audit as store};
 
-/// Acts, newest first.
+/// Acts that pass the filter, newest first.
 ///
 /// # Errors
 /// Those of the store.
-pub fn list(reader: &Reader<'_>, paging: Paging) -> Result<Page<Act>> {
-    store::list_acts(reader, paging)
+pub fn list(reader: &Reader<'_>, filter: &ActFilter, paging: Paging) -> Result<Page<Act>> {
+    store::list_acts(reader, filter, paging)
 }
 
 /// Deletes a slice of the acts that are older than `keep_days`, and tells whether there are more.

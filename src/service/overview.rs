@@ -57,6 +57,35 @@ pub fn overview(reader: &Reader<'_>, policy: &Policy, days: i32) -> Result<Overv
     })
 }
 
+/// What the box does today.
+#[derive(Clone, Copy, Debug)]
+pub struct Glance {
+    /// Tokens of today, all users together.
+    pub tokens_today: i64,
+    /// Tokens of the day before.
+    pub tokens_yesterday: i64,
+    /// Agent minutes of this month.
+    pub minutes_this_month: i64,
+    /// Refused writes of the last 24 hours, and of how many users.
+    pub refusals: (i64, i64),
+}
+
+/// Reads the figures of today.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn glance(reader: &Reader<'_>, policy: &Policy) -> Result<Glance> {
+    const DAY_MS: i64 = 86_400_000;
+    let today = policy.calendar.day_of(reader.now());
+    let yesterday = today.plus(-1);
+    Ok(Glance {
+        tokens_today: store::total(reader, ResourceType::LlmTokens, &(today..=today))?,
+        tokens_yesterday: store::total(reader, ResourceType::LlmTokens, &(yesterday..=yesterday))?,
+        minutes_this_month: store::total(reader, ResourceType::AgentMinutes, &today.month())?,
+        refusals: store::count_refusals(reader, reader.now().plus_millis(-DAY_MS))?,
+    })
+}
+
 /// A page of what users used in `days`, a row a user and resource.
 ///
 /// # Errors

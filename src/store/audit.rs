@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::{Reader, Writer, fault};
 use crate::domain::Result;
-use crate::domain::audit::{Act, Actor, NewAct};
+use crate::domain::audit::{Act, ActFilter, Actor, NewAct};
+use crate::domain::auth::email_key;
 use crate::domain::page::{Page, Paging};
 use crate::domain::unit::{Timestamp, UserId};
 
@@ -43,15 +44,20 @@ pub(crate) fn purge_acts(writer: &mut Writer<'_>, until: Timestamp, limit: i64) 
     writer.execute(sql, params![until.0, limit])
 }
 
-/// Acts, newest first.
-pub(crate) fn list_acts(reader: &Reader<'_>, paging: Paging) -> Result<Page<Act>> {
+/// Acts that pass the filter, newest first.
+pub(crate) fn list_acts(reader: &Reader<'_>, filter: &ActFilter, paging: Paging) -> Result<Page<Act>> {
     let mut statement = reader.prepare(
         "SELECT audit.id, at, actor_kind, actors.uuid, actor_email, action, subjects.uuid, subject_email, before, after, \
          address FROM audit LEFT JOIN users AS actors ON actors.id = actor_id \
          LEFT JOIN users AS subjects ON subjects.id = subject_id \
-         WHERE audit.id < ?1 ORDER BY audit.id DESC LIMIT ?2",
+         WHERE audit.id < ?1 AND (?3 IS NULL OR action = ?3) \
+         AND (?4 IS NULL OR instr(lower(coalesce(actor_email, '')), ?4) > 0 \
+         OR instr(lower(coalesce(subject_email, '')), ?4) > 0 \
+         OR length(?4) >= 8 AND (instr(lower(hex(actors.uuid)), replace(?4, '-', '')) > 0 \
+         OR instr(lower(hex(subjects.uuid)), replace(?4, '-', '')) > 0)) ORDER BY audit.id DESC LIMIT ?2",
     )?;
-    let rows = statement.query_map([paging.before(), paging.rows()], act_of).map_err(fault)?;
+    let parameters = params![paging.before(), paging.rows(), filter.action, filter.text.as_deref().map(email_key)];
+    let rows = statement.query_map(parameters, act_of).map_err(fault)?;
     let acts = rows.collect::<rusqlite::Result<Vec<Act>>>().map_err(fault)?;
     Ok(paging.page(acts, |act| act.id))
 }

@@ -100,6 +100,12 @@ pub(crate) fn recent_refusals(reader: &Reader<'_>, since: Timestamp, limit: i64)
     rows.and_then(Iterator::collect).map_err(fault)
 }
 
+/// How often writes were refused since `since`, and of how many users.
+pub(crate) fn count_refusals(reader: &Reader<'_>, since: Timestamp) -> Result<(i64, i64)> {
+    let sql = "SELECT coalesce(sum(count), 0), count(DISTINCT user_id) FROM refusals WHERE hour >= ?1";
+    reader.prepare(sql)?.query_row([since.0], |row| Ok((row.get(0)?, row.get(1)?))).map_err(fault)
+}
+
 /// How large the database is, and what it holds.
 pub(crate) fn sizes(reader: &Reader<'_>) -> Result<Sizes> {
     let number = |sql: &str| reader.prepare(sql)?.query_row([], |row| row.get::<_, i64>(0)).map_err(fault);

@@ -1,6 +1,7 @@
 //! Pure views: data to maud markup.
 
 pub mod account;
+pub mod admin;
 pub mod asset;
 pub mod chart;
 pub mod door;

@@ -146,8 +146,8 @@ fn bar(standing: &Standing, label: &str, height: u32) -> Markup {
     let state = state_of(standing);
     let (class, _) = state_marks(state);
     let is_mini = height == STICK_MINI_HEIGHT;
-    // A limit of nothing that is used up is a full bar.
-    let whole = if limit == 0 && usage.used > 0 { usage.used } else { limit };
+    // A limit of nothing is a full bar once anything is used, and until then an empty one.
+    let whole = if limit == 0 { usage.used.max(1) } else { limit };
     let (used, taken) = (share(usage.used, whole), share(usage.used.saturating_add(usage.reserved), whole));
     let held = share(usage.reserved.min(whole.saturating_sub(usage.used)), whole);
     let held_words =

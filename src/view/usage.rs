@@ -244,7 +244,8 @@ fn consequence(standing: &Standing) -> Markup {
     }
 }
 
-fn gauge(standing: &Standing, now: Timestamp) -> Markup {
+/// How a resource stands, as a column: the figure, its limit, the bar, when it resets.
+pub(super) fn gauge(standing: &Standing, now: Timestamp) -> Markup {
     let state = state_of(standing);
     let (class, drawing) = state_marks(state);
     let resource = standing.resource;

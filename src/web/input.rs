@@ -72,6 +72,22 @@ impl Fields {
         self.map.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 
+    /// Drops what a form left empty: a browser sends every field.
+    pub(super) fn drop_blank(&mut self) {
+        self.map.retain(|_, value| value.as_str() != Some(""));
+    }
+
+    /// A form has texts alone: what `name` holds is taken for the whole number or the truth value that it is written as.
+    pub(super) fn untext(&mut self, name: &str) {
+        let Some(Value::String(text)) = self.map.get(name) else { return };
+        let value = match text.trim() {
+            "true" => Value::Bool(true),
+            "false" => Value::Bool(false),
+            number => number.parse::<i64>().map_or_else(|_| Value::from(text.as_str()), Value::from),
+        };
+        self.map.insert(name.to_owned(), value);
+    }
+
     /// Whether a field is given and not null.
     pub(super) fn has(&self, name: &str) -> bool {
         self.map.get(name).is_some_and(|value| !value.is_null())

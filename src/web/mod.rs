@@ -75,6 +75,7 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(agent_routes());
     routes.extend(admin_routes());
     routes.extend(page_routes());
+    routes.extend(admin_page_routes());
     routes.extend(memory_routes());
     routes
 }
@@ -182,6 +183,24 @@ fn page_routes() -> Vec<Route> {
     ]
 }
 
+fn admin_page_routes() -> Vec<Route> {
+    use pages::admin;
+    let page = Access::Page;
+    vec![
+        get("/admin", page, admin::overview),
+        get("/admin/audit", page, admin::audit),
+        get("/admin/users/new", page, admin::new_user),
+        post("/admin/users", page, admin::create_user),
+        get("/admin/users/{id}", page, admin::user),
+        post("/admin/users/{id}", page, admin::change_user),
+        post("/admin/users/{id}/password", page, admin::reset_password),
+        post("/admin/users/{id}/ledger", page, admin::correct_ledger),
+        post("/admin/users/{id}/tokens/{token_id}/revoke", page, admin::revoke_token),
+        get("/admin/users/{id}/erase", page, admin::confirm_erasure),
+        post("/admin/users/{id}/erase", page, admin::erase_user),
+    ]
+}
+
 fn memory_routes() -> Vec<Route> {
     let (read, write) = (Access::Scope(Scope::MemoryRead), Access::Scope(Scope::MemoryWrite));
     let usage = Access::Scope(Scope::UsageRead);
@@ -216,9 +235,14 @@ pub(crate) fn application(state: &AppState) -> Edge {
         if route.has_twin() {
             router = router.route(&format!("/api{}", route.path), route.handler.clone());
         }
-        // Pages and their files are worth compressing; an answer of the JSON API is small, and its clients many.
+        // Pages and their files are worth compressing; an answer of the JSON API is small, and its clients many. The answer
+        // to a form may hold a secret beside what was typed, so that its compressed length would tell about it.
         let is_page = route.access == Access::Page || route.path.starts_with("/assets/");
-        let handler = if is_page { route.handler.layer(CompressionLayer::new()) } else { route.handler };
+        let handler = if is_page && route.method == Method::GET {
+            route.handler.layer(CompressionLayer::new())
+        } else {
+            route.handler
+        };
         router = router.route(route.path, handler);
     }
     router = router.fallback(problem::no_such_route);

@@ -1,6 +1,6 @@
 //! Administration: figures over all users, and the audit log. What is done to one user stands in `user.rs`.
 
-mod user;
+pub(super) mod user;
 
 use axum::Json;
 use axum::extract::State;
@@ -17,7 +17,7 @@ use super::input;
 use super::problem::Answer;
 use super::state::{AppState, Known};
 use crate::domain::Result;
-use crate::domain::audit::Act;
+use crate::domain::audit::{Act, ActFilter};
 use crate::domain::calendar::{Calendar, Day};
 use crate::domain::overview::UserTotal;
 use crate::domain::unit::{Timestamp, UserId};
@@ -263,7 +263,8 @@ pub(super) struct AuditAnswer {
 /// `GET /api/admin/audit`
 pub(super) async fn audit(State(state): State<AppState>, known: Known, query: Query) -> Answer<Json<AuditAnswer>> {
     let paging = parse_paging(query.0)?;
-    let page = state.read(&known, move |reader, _| audit::list(reader, paging)).await?.map(ActAnswer::from);
+    let page = state.read(&known, move |reader, _| audit::list(reader, &ActFilter::default(), paging)).await?;
+    let page = page.map(ActAnswer::from);
     Ok(Json(AuditAnswer { acts: page.items, next_cursor: page.next }))
 }
 

@@ -1,6 +1,7 @@
 //! Pages for people: the session cookie, form posts and where they come from, and the headers that protect a page.
 
 pub(super) mod account;
+pub(super) mod admin;
 pub(super) mod assets;
 pub(super) mod door;
 mod form;
@@ -18,7 +19,7 @@ use super::input::{self, Fields};
 use super::problem::{Failure, Problem};
 use super::state::{AppState, Known};
 use crate::domain::Error;
-use crate::domain::auth::{Caller, SESSION_LIFE_MS};
+use crate::domain::auth::{Caller, SESSION_LIFE_MS, Scope};
 use crate::service::auth::{Bearer, Presented};
 use crate::view::error as view;
 use crate::view::layout::{Frame, Who};
@@ -124,14 +125,25 @@ impl FromRequestParts<AppState> for Visitor {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Failure> {
-        Ok(Self(visitor(&parts.headers, state).await?))
+        Ok(Self(visitor(&parts.headers, state, None).await?))
     }
 }
 
-async fn visitor(headers: &HeaderMap, state: &AppState) -> Result<Known, Failure> {
+/// An administrator who looks at a page: the session of the cookie, 403 for anyone else's.
+pub(super) struct Administrator(pub(super) Known);
+
+impl FromRequestParts<AppState> for Administrator {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Failure> {
+        Ok(Self(visitor(&parts.headers, state, Some(Scope::Admin)).await?))
+    }
+}
+
+async fn visitor(headers: &HeaderMap, state: &AppState, scope: Option<Scope>) -> Result<Known, Failure> {
     let bearer = session_of(headers).ok_or(Error::Unauthenticated)?;
     let presented = Presented { bearer: Some(bearer), ..Presented::default() };
-    Ok(state.admit(presented, None).await?)
+    Ok(state.admit(presented, scope).await?)
 }
 
 /// Who a page is for, as its margin names them.
@@ -143,7 +155,7 @@ fn who(caller: &Caller) -> Who {
 
 /// Who a page of a failure is for; none where nobody is signed in.
 pub(super) async fn who_asks(headers: &HeaderMap, state: &AppState) -> Option<Who> {
-    visitor(headers, state).await.ok().map(|known| who(known.caller()))
+    visitor(headers, state, None).await.ok().map(|known| who(known.caller()))
 }
 
 /// The session that the cookie names; an API token in its place opens nothing.

@@ -1,6 +1,7 @@
 //! The dashboard's pages, as a browser asks for them.
 
 mod account;
+mod admin;
 mod usage;
 
 use super::support::{PASSWORD, Reply, TestApp, form};
