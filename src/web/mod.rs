@@ -162,6 +162,11 @@ fn page_routes() -> Vec<Route> {
         get("/setup", page, pages::door::setup_form),
         post("/setup", page, pages::door::setup),
         get("/usage", page, pages::usage::usage),
+        get("/memories", page, pages::memory::list),
+        get("/memories/{id}", page, pages::memory::one),
+        post("/memories/{id}", page, pages::memory::edit),
+        get("/memories/{id}/delete", page, pages::memory::delete_form),
+        post("/memories/{id}/delete", page, pages::memory::delete),
     ]
 }
 

@@ -3,11 +3,12 @@
 pub(super) mod assets;
 pub(super) mod door;
 mod form;
+pub(super) mod memory;
 pub(super) mod usage;
 
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE};
+use http::header::{CONTENT_TYPE, COOKIE, HOST, LOCATION, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use maud::Markup;
@@ -159,14 +160,34 @@ pub(super) async fn root() -> Response {
     see(HOME)
 }
 
-/// `next` where it is a place of ours, else home. A browser takes `//host`, `/\host` and `/<tab>/host` for other hosts.
+/// `next` where it is a place of ours, else home.
 fn local(next: Option<&str>) -> &str {
+    local_or(next, HOME)
+}
+
+/// `next` where it is a place of ours, else `other`. A browser takes `//host`, `/\host` and `/<tab>/host` for other hosts.
+fn local_or<'n>(next: Option<&'n str>, other: &'n str) -> &'n str {
     let is_local = |next: &&str| {
         next.starts_with('/')
             && !next.starts_with("//")
             && next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
     };
-    next.filter(is_local).unwrap_or(HOME)
+    next.filter(is_local).unwrap_or(other)
+}
+
+/// The address of this server, for a command to copy: as configured, else as the browser reached us.
+fn address(state: &AppState, headers: &HeaderMap, uri: &Uri, tls: Tls) -> String {
+    let server = &state.config.server;
+    if let Some(public_url) = &server.public_url {
+        return public_url.clone();
+    }
+    let is_plain = |host: &&str| {
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte))
+    };
+    let named = headers.get(HOST).and_then(|value| value.to_str().ok());
+    let host = named.or_else(|| uri.authority().map(http::uri::Authority::as_str)).filter(is_plain);
+    let scheme = if tls.0 { "https" } else { "http" };
+    format!("{scheme}://{}", host.map_or_else(|| server.listen.to_string(), str::to_owned))
 }
 
 #[cfg(test)]
