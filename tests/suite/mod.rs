@@ -10,6 +10,7 @@ mod identity;
 mod input;
 mod memory;
 mod model;
+mod pages;
 mod queue;
 mod race;
 mod support;

@@ -218,7 +218,7 @@ fn results(page: &ListPage<'_>) -> Markup {
         Found::Listed { memories, .. } if memories.is_empty() => none_found(page, &in_force),
         Found::Hits { hits, .. } if hits.is_empty() => none_found(page, &in_force),
         Found::Listed { memories, has_older } => html! {
-            (results_head(page, if in_force.is_empty() { "All memories" } else { "Memories with these filters" }, &in_force, &html! { "Newest first." }))
+            (results_head(page, if in_force.is_empty() { "All memories" } else { "Memories with these filters" }, &in_force, &html! { "Last stored first." }))
             ol.results { @for memory in memories { (row(memory, None)) } }
             (list_pager(page, memories, *has_older))
         },
@@ -245,7 +245,7 @@ fn results_head(page: &ListPage<'_>, heading: &str, in_force: &[InForce], how: &
     html! {
         div.results-head {
             h2 { (heading) }
-            p.muted.small { (how) " Times in " (page.calendar.zone_name()) "." }
+            p.muted.small { (how) " Times say when it happened, in " (page.calendar.zone_name()) "." }
             @if !in_force.is_empty() { (filters_in_force(in_force)) }
         }
     }

@@ -220,17 +220,17 @@ pub fn delete(page: &DeletePage<'_>) -> Markup {
             h1 { "Delete this memory?" }
             p { "It frees " (human_bytes(memory.size_bytes)) " and cannot be brought back." }
         } }
-        section.section.first aria-labelledby="text" {
-            h2 id="text" { "Text" }
-            p.memory-text dir="auto" { (memory.content.text) }
-            p.result-meta { (tier_chip(memory.content.tier)) bdi { (memory.content.kind) } }
-        }
-        form.form method="post" action=(path_of(&memory.id, "/delete", PATH)) {
+        form.form.sure method="post" action=(path_of(&memory.id, "/delete", PATH)) {
             input type="hidden" name="back" value=(page.back);
             p.actions {
                 button.btn.btn-danger type="submit" { "Delete memory" }
                 a.btn href=(path_of(&memory.id, "", page.back)) { "Keep it" }
             }
+        }
+        section.section.first aria-labelledby="text" {
+            h2 id="text" { "Text" }
+            p.memory-text dir="auto" { (memory.content.text) }
+            p.result-meta { (tier_chip(memory.content.tier)) bdi { (memory.content.kind) } }
         }
     };
     layout::inside("Delete a memory", Some(Place::Memories), page.frame, &content)

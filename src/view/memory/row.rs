@@ -61,21 +61,21 @@ impl Row<'_> {
     }
 }
 
-/// A score with the parts it is made of.
+/// A score with the parts it is made of; one that was not used is left out.
 pub(super) fn score(parts: Parts) -> Markup {
     html! {
         div.score {
             p.score-total { span.vh { "Match " } (figure(parts.score)) }
             dl.score-parts {
                 @for (name, class, part) in [("semantic", "sem", parts.semantic), ("keyword", "key-part", parts.keyword)] {
-                    div { dt { (name) } dd {
-                        @if let Some(part) = part {
+                    @if let Some(part) = part {
+                        div { dt { (name) } dd {
                             svg width="100%" height="8" aria-hidden="true" focusable="false" {
                                 rect class=(class) width=(width(part)) height="8" {}
                             }
                             b { (figure(part)) }
-                        } @else { span.not-used { "not used" } }
-                    } }
+                        } }
+                    }
                 }
             }
         }

@@ -55,11 +55,12 @@ pub(in crate::web) async fn list(
     };
     let _ = fields.optional("done", input::text(0..=64));
     let (asked, typed) = ask(fields, state.quota.calendar);
-    let (found, part, faults) = match asked {
-        Ok(asked) => {
-            let (found, part) = look(&state, &known, asked, &typed).await?;
-            (found, part, Vec::new())
-        }
+    let looked = match asked {
+        Ok(asked) => look(&state, &known, asked, &typed).await,
+        Err(error) => Err(error),
+    };
+    let (found, part, faults) = match looked {
+        Ok((found, part)) => (found, part, Vec::new()),
         Err(Error::Invalid(faults)) => (Found::Unasked, Part::First, faults),
         Err(other) => return Err(other.into()),
     };

@@ -1,0 +1,3 @@
+//! Pages behind the door.
+
+mod memory;
