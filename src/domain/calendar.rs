@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use chrono::{Datelike, Days, Months, NaiveDate};
+use chrono::{Datelike, Days, Months, NaiveDate, NaiveDateTime};
 use chrono_tz::Tz;
 
 use super::unit::Timestamp;
@@ -69,6 +69,16 @@ impl Calendar {
         Day::from_date(instant.to_utc().with_timezone(&self.zone).date_naive())
     }
 
+    /// An instant on the clocks of the zone.
+    pub fn local(&self, instant: Timestamp) -> NaiveDateTime {
+        instant.to_utc().with_timezone(&self.zone).naive_local()
+    }
+
+    /// The first instant of `day`.
+    pub fn start_of(&self, day: Day) -> Timestamp {
+        self.end_of(day.plus(-1))
+    }
+
     /// The first instant after `day`: where its window ends.
     ///
     /// Found by bisection on the local date, so that a midnight that daylight saving skips, or a whole day that a zone
@@ -117,6 +127,8 @@ mod tests {
         assert_eq!(auckland.day_of(at("2026-06-30T12:00:00Z")), day("2026-07-01"));
         assert_eq!(auckland.day_of(at("2026-06-30T11:59:59.999Z")), day("2026-06-30"));
         assert_eq!(auckland.end_of(day("2026-06-30")), at("2026-06-30T12:00:00Z"));
+        assert_eq!(auckland.start_of(day("2026-07-01")), at("2026-06-30T12:00:00Z"));
+        assert_eq!(auckland.local(at("2026-06-30T12:00:00Z")).to_string(), "2026-07-01 00:00:00");
     }
 
     #[test]

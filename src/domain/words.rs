@@ -69,6 +69,81 @@ pub fn query_words(query: &str) -> Vec<String> {
     words
 }
 
+/// `text` in pieces, each with whether it is one of the words that `query` looks for: whole words by any of their forms,
+/// characters of scripts without spaces by the pairs they stand in. The pieces together are the text.
+pub fn marked<'t>(text: &'t str, query: &str) -> Vec<(&'t str, bool)> {
+    let wanted: HashSet<String> = query_words(query).into_iter().collect();
+    let mut pieces: Vec<(&str, bool)> = Vec::new();
+    let mut begin = 0_usize;
+    let mut push = |end: usize, is_match: bool| {
+        if let Some(piece) = text.get(begin..end).filter(|piece| !piece.is_empty()) {
+            pieces.push((piece, is_match));
+        }
+        begin = end;
+    };
+    for (start, end, kind) in runs_of(text) {
+        match kind {
+            Kind::Dense => {
+                for (from, to) in dense_matches(text, start, end, &wanted) {
+                    push(from, false);
+                    push(to, true);
+                }
+            }
+            _ => {
+                if text.get(start..end).is_some_and(|run| index_words(run).iter().any(|word| wanted.contains(word))) {
+                    push(start, false);
+                    push(end, true);
+                }
+            }
+        }
+    }
+    push(text.len(), false);
+    pieces
+}
+
+/// Where the runs of words, of characters without spaces and of symbols lie in `text` itself, before anything is folded.
+fn runs_of(text: &str) -> Vec<(usize, usize, Kind)> {
+    let mut runs: Vec<(usize, usize, Kind)> = Vec::new();
+    let mut is_open = false;
+    for (start, character) in text.char_indices() {
+        let end = start.saturating_add(character.len_utf8());
+        match (kind_of(character), runs.last_mut().filter(|_| is_open)) {
+            (Kind::Mark | Kind::Ignored, Some(last)) => last.1 = end,
+            (Kind::Mark | Kind::Ignored | Kind::Break, _) => is_open = false,
+            (kind, Some(last)) if last.2 == kind => last.1 = end,
+            (kind, _) => {
+                runs.push((start, end, kind));
+                is_open = true;
+            }
+        }
+    }
+    runs
+}
+
+/// The stretches of a run of characters without spaces that the words of a query cover.
+fn dense_matches(text: &str, start: usize, end: usize, wanted: &HashSet<String>) -> Vec<(usize, usize)> {
+    let run = text.get(start..end).unwrap_or_default();
+    let heads = run.char_indices().filter(|(_, character)| kind_of(*character) == Kind::Dense);
+    let mut bounds: Vec<usize> = heads.map(|(at, _)| start.saturating_add(at)).collect();
+    bounds.push(end);
+    let mut found: Vec<(usize, usize)> = Vec::new();
+    let pairs = bounds.windows(3).filter_map(|window| Some((*window.first()?, *window.last()?)));
+    let singles = bounds.windows(2).filter_map(|window| Some((*window.first()?, *window.last()?)));
+    let mut spans: Vec<(usize, usize)> = pairs.chain(singles).collect();
+    spans.sort_unstable();
+    for (from, to) in spans {
+        let word: String = text.get(from..to).unwrap_or_default().nfkc().collect();
+        if !wanted.contains(&word) {
+            continue;
+        }
+        match found.last_mut() {
+            Some(last) if from <= last.1 => last.1 = last.1.max(to),
+            _ => found.push((from, to)),
+        }
+    }
+    found
+}
+
 /// The words by which the day of an instant (in UTC) is asked for: `8`, `may`, `2023`, `monday`.
 pub fn date_words(at: Timestamp) -> Vec<String> {
     let instant = at.to_utc();
@@ -334,6 +409,24 @@ mod tests {
     fn a_day_is_asked_for_by_its_words() {
         let words = date_words(Timestamp::parse_rfc3339("2023-05-08T13:56:00Z").unwrap());
         assert_eq!(words, ["8", "2023", "may", "monday"]);
+    }
+
+    #[test]
+    fn matches_are_marked_whole_and_the_text_stays_the_text() {
+        let of = |text: &str, query: &str| {
+            let pieces = marked(text, query);
+            assert_eq!(pieces.iter().map(|(piece, _)| *piece).collect::<String>(), text);
+            pieces.into_iter().filter(|(_, is_match)| *is_match).map(|(piece, _)| piece.to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(of("Invoiced once; the invoice is due.", "invoices?"), ["Invoiced", "invoice"]);
+        assert_eq!(of("Crème Brûlée, cre\u{300}me", "CREME"), ["Crème", "cre\u{300}me"]);
+        assert_eq!(of("call storeBatch()", "batch"), ["storeBatch"]);
+        assert_eq!(of("明日は東京で会議", "東京"), ["東京"]);
+        assert_eq!(of("我喜歡喝烏龍茶", "烏龍茶"), ["烏龍茶"]);
+        assert_eq!(of("a party 🎉🎉 today", "🎉"), ["🎉🎉"]);
+        assert_eq!(of("<b>bold</b>", "the b"), ["b", "b"]);
+        assert!(of("nothing here", "?!").is_empty());
+        assert!(of("", "word").is_empty());
     }
 
     #[test]

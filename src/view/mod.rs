@@ -7,5 +7,6 @@ pub mod chart;
 pub mod door;
 pub mod error;
 pub mod layout;
+pub mod memory;
 pub mod part;
 pub mod usage;

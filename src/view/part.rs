@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use crate::domain::Fault;
-use crate::domain::calendar::Day;
+use crate::domain::calendar::{Calendar, Day};
 use crate::domain::ledger::{ResourceType, Window};
 use crate::domain::memory::MemoryTier;
 use crate::domain::quota::{Limit, Standing, State};
@@ -29,6 +29,11 @@ pub fn instant(at: Timestamp) -> Markup {
 /// An instant in a list whose head says UTC, as `24 Nov 2025, 14:32`.
 pub fn moment(at: Timestamp) -> Markup {
     html! { time datetime=(at) { (at.to_utc().format("%-d %b %Y, %H:%M")) } }
+}
+
+/// An instant in a list whose head names the zone of `calendar`, as `24 Nov 2025, 14:32`.
+pub fn local_moment(calendar: Calendar, at: Timestamp) -> Markup {
+    html! { time datetime=(at) { (calendar.local(at).format("%-d %b %Y, %H:%M")) } }
 }
 
 /// How long it is from `now` to `until`, in its two largest units, as `6 d 9 h`.

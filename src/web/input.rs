@@ -35,10 +35,20 @@ impl Fields {
 
     /// Of a query string. A parameter given twice is a fault.
     pub(super) fn of_query(query: Option<&str>) -> Result<Self> {
+        Self::of_query_with(query, &[])
+    }
+
+    /// As [`Fields::of_query`]; the parameters `repeated` may be given more than once, and are lists.
+    pub(super) fn of_query_with(query: Option<&str>, repeated: &[&str]) -> Result<Self> {
         let mut fields = Self { map: Map::new(), prefix: String::new(), faults: Vec::new() };
         let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query.unwrap_or_default())
             .map_err(|_| Error::invalid("query", "must be name=value pairs, percent-encoded UTF-8"))?;
         for (name, value) in pairs {
+            if repeated.contains(&name.as_str()) {
+                let list = fields.map.entry(name).or_insert_with(|| Value::Array(Vec::new()));
+                list.as_array_mut().into_iter().for_each(|list| list.push(Value::String(value.clone())));
+                continue;
+            }
             if fields.map.insert(name.clone(), Value::String(value)).is_some() {
                 fields.fault(&name, "must be given once");
             }

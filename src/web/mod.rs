@@ -180,6 +180,11 @@ fn page_routes() -> Vec<Route> {
         post("/account/password", page, pages::account::password),
         post("/account/tokens", page, pages::account::create_token),
         post("/account/tokens/{id}/revoke", page, pages::account::revoke_token),
+        get("/memories", page, pages::memory::list),
+        get("/memories/{id}", page, pages::memory::one),
+        post("/memories/{id}", page, pages::memory::edit),
+        get("/memories/{id}/delete", page, pages::memory::delete_form),
+        post("/memories/{id}/delete", page, pages::memory::delete),
     ]
 }
 

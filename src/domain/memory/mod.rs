@@ -139,6 +139,14 @@ pub struct Memory {
     pub size_bytes: i64,
 }
 
+impl Memory {
+    /// How many windows its text was cut into: what it counts with tells.
+    pub fn windows(&self) -> i64 {
+        let embeddings = self.size_bytes.saturating_sub(stored_bytes(&self.content, 0));
+        embeddings.checked_div(EMBEDDING_BYTES).unwrap_or(0)
+    }
+}
+
 /// What a memory counts with: the text's UTF-8 bytes, 1,536 an embedding, tags and metadata as compact JSON (0 when
 /// empty), and 162 for the rest.
 pub fn stored_bytes(content: &Content, embeddings: usize) -> i64 {
@@ -355,6 +363,16 @@ mod tests {
         let json = r#"["x","ÿ"]{"a":[1,{"b":null}]}"#.len();
         let json = i64::try_from(json).unwrap();
         assert_eq!(stored_bytes(&memory, 3), 6 + 3 * 1_536 + 162 + json);
+        let memory = Memory {
+            key: MemoryKey(1),
+            id: MemoryId(uuid::Uuid::nil()),
+            size_bytes: stored_bytes(&memory, 3),
+            content: memory,
+            created_at: Timestamp(0),
+            last_seen_at: None,
+            expires_at: None,
+        };
+        assert_eq!(memory.windows(), 3);
     }
 
     #[test]

@@ -81,6 +81,29 @@ pub fn list(
     store_of::list(reader, caller.user.key, filter, before, limit)
 }
 
+/// The page of the caller's living memories that lies just before the memory `after`: the oldest of those stored later,
+/// newest first.
+///
+/// # Errors
+/// `Invalid` for a cursor that is none of ours.
+pub fn list_newer(
+    reader: &Reader<'_>,
+    caller: &Caller,
+    filter: &Filter,
+    after: MemoryId,
+    limit: usize,
+) -> Result<Vec<Memory>> {
+    store_of::list_newer(reader, caller.user.key, filter, after, limit)
+}
+
+/// Up to `limit` types that the caller's newest memories have, the most used first.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn recent_kinds(reader: &Reader<'_>, caller: &Caller, limit: usize) -> Result<Vec<String>> {
+    store_of::recent_kinds(reader, caller.user.key, limit)
+}
+
 /// What a user holds of a tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TierUsage {
@@ -88,6 +111,8 @@ pub struct TierUsage {
     pub tier: MemoryTier,
     /// How many memories.
     pub memories: i64,
+    /// What they count with, in bytes.
+    pub size_bytes: i64,
     /// Bytes of their texts.
     pub text_bytes: i64,
 }
@@ -118,8 +143,12 @@ pub struct Usage {
 pub fn usage(reader: &Reader<'_>, policy: &Policy, caller: &Caller) -> Result<Usage> {
     let standing = quota::standing_now(reader, &policy.quota, caller.holder(), ResourceType::MemoryStorage)?;
     let held = store_of::held(reader, caller.user.key)?;
-    let of =
-        |(tier, held): (MemoryTier, Held)| TierUsage { tier, memories: held.memories, text_bytes: held.text_bytes };
+    let of = |(tier, held): (MemoryTier, Held)| TierUsage {
+        tier,
+        memories: held.memories,
+        size_bytes: held.size_bytes,
+        text_bytes: held.text_bytes,
+    };
     let [short, intermediate, long] = held;
     let tiers =
         [of((MemoryTier::Short, short)), of((MemoryTier::Intermediate, intermediate)), of((MemoryTier::Long, long))];

@@ -13,7 +13,7 @@ mod index;
 mod search;
 mod totals;
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{CachedStatement, OptionalExtension, Row, params};
 use serde_json::{Map, Value};
 
 use super::id::{self, Table};
@@ -257,12 +257,6 @@ pub(crate) fn list(
     before: Option<MemoryId>,
     limit: usize,
 ) -> Result<Vec<Memory>> {
-    let before = match before {
-        None => i64::MAX,
-        Some(id) => {
-            id::decode(Table::Memories, id.0).ok_or_else(|| Error::invalid("cursor", "is not one of ours"))?.row
-        }
-    };
     let sql = concat!(
         "SELECT ",
         memory_columns!(),
@@ -270,9 +264,48 @@ pub(crate) fn list(
         search::filter_columns!(),
         " AND id < ?10 ORDER BY id DESC"
     );
-    let mut statement = reader.prepare(sql)?;
+    let before = before.map_or(Ok(i64::MAX), row_of)?;
+    walk(reader.prepare(sql)?, reader, user, filter, before, limit)
+}
+
+/// The page that lies just before the memory `after`: the oldest of those stored later, newest first.
+///
+/// # Errors
+/// `Invalid` for an `after` that is no memory's id.
+pub(crate) fn list_newer(
+    reader: &Reader<'_>,
+    user: UserKey,
+    filter: &Filter,
+    after: MemoryId,
+    limit: usize,
+) -> Result<Vec<Memory>> {
+    let sql = concat!(
+        "SELECT ",
+        memory_columns!(),
+        " FROM memories INDEXED BY memories_user WHERE user_id = ?1 AND (expires_at IS NULL OR expires_at > ?2) ",
+        search::filter_columns!(),
+        " AND id > ?10 ORDER BY id"
+    );
+    let mut memories = walk(reader.prepare(sql)?, reader, user, filter, row_of(after)?, limit)?;
+    memories.reverse();
+    Ok(memories)
+}
+
+fn row_of(id: MemoryId) -> Result<i64> {
+    id::decode(Table::Memories, id.0).map(|row| row.row).ok_or_else(|| Error::invalid("cursor", "is not one of ours"))
+}
+
+/// The first `limit` memories that pass `filter`, in the order of `statement`, from the row `bound` on (parameter 10).
+fn walk(
+    mut statement: CachedStatement<'_>,
+    reader: &Reader<'_>,
+    user: UserKey,
+    filter: &Filter,
+    bound: i64,
+    limit: usize,
+) -> Result<Vec<Memory>> {
     search::bind_filter(&mut statement, reader, user, filter)?;
-    statement.raw_bind_parameter(10, before).map_err(fault)?;
+    statement.raw_bind_parameter(10, bound).map_err(fault)?;
     let mut rows = statement.raw_query();
     let mut memories = Vec::new();
     while memories.len() < limit {
@@ -283,6 +316,19 @@ pub(crate) fn list(
         }
     }
     Ok(memories)
+}
+
+/// The types of a user's newest memories, the most used first. Looks at 1,000 rows at most, without their texts, so it
+/// costs the same however many memories there are, and needs no index that every write would have to keep.
+pub(crate) fn recent_kinds(reader: &Reader<'_>, user: UserKey, limit: usize) -> Result<Vec<String>> {
+    let mut statement = reader.prepare(
+        "SELECT type FROM (SELECT type FROM memories INDEXED BY memories_user \
+             WHERE user_id = ?1 AND (expires_at IS NULL OR expires_at > ?2) ORDER BY id DESC LIMIT 1000) \
+         GROUP BY type ORDER BY count(*) DESC, type LIMIT ?3",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![user.0, reader.now().0, limit], |row| row.get(0));
+    rows.and_then(Iterator::collect).map_err(fault)
 }
 
 /// Up to `count` living neighbours before and after a memory in its session, oldest first.

@@ -1,34 +1,39 @@
 //! Memories over HTTP.
 
 mod answer;
-mod parse;
+pub(super) mod parse;
 mod write;
 
 use axum::Json;
 use axum::extract::State;
 
-pub(super) use write::{delete, delete_many, patch, store, store_batch};
+pub(super) use write::{change, delete, delete_many, patch, store, store_batch};
 
 use super::answer::next_cursor;
 use super::extract::{Body, Path, Query};
 use super::problem::Answer;
 use super::state::{AppState, Known};
-use crate::domain::memory::Mode;
-use crate::service::memory;
+use crate::domain::Result;
+use crate::domain::memory::{Hit, Mode};
+use crate::service::memory::{self, Search};
 use answer::{ListAnswer, MemoryAnswer, QuotaCheckAnswer, SearchAnswer, UsageAnswer};
 
 /// `POST /memory/search`
 pub(super) async fn search(State(state): State<AppState>, known: Known, body: Body) -> Answer<Json<SearchAnswer>> {
-    let mut search = parse::search(body)?;
+    let search = parse::search(body)?;
+    let with_context = search.context > 0;
+    Ok(Json(SearchAnswer::of(find(&state, &known, search).await?, with_context)))
+}
+
+/// What a search finds. The embedding of its query is made first, outside of the read.
+pub(super) async fn find(state: &AppState, known: &Known, mut search: Search) -> Result<Vec<Hit>> {
     if search.embedding.is_none()
         && search.mode != Mode::Keyword
         && let Some(query) = search.query.clone()
     {
         search.embedding = state.embedder.embed(known.caller().user.key, vec![query]).await?.pop();
     }
-    let with_context = search.context > 0;
-    let hits = state.read(&known, move |reader, caller| memory::search(reader, caller, &search)).await?;
-    Ok(Json(SearchAnswer::of(hits, with_context)))
+    state.read(known, move |reader, caller| memory::search(reader, caller, &search)).await
 }
 
 /// `GET /memory/{id}/similar`

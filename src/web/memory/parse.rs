@@ -26,20 +26,20 @@ pub(super) struct Described {
     pub(super) embedding: Option<Embedding>,
 }
 
-fn tier(value: Value) -> Result<MemoryTier, Why> {
+pub(in crate::web) fn tier(value: Value) -> Result<MemoryTier, Why> {
     let names = MemoryTier::ALL.map(MemoryTier::as_str);
     value.as_str().and_then(MemoryTier::parse).ok_or_else(|| format!("must be one of {}", names.join(", ")))
 }
 
-fn kind(value: Value) -> Result<String, Why> {
+pub(in crate::web) fn kind(value: Value) -> Result<String, Why> {
     input::text(1..=TYPE_CHARACTERS_MAX)(value)
 }
 
-fn session(value: Value) -> Result<String, Why> {
+pub(in crate::web) fn session(value: Value) -> Result<String, Why> {
     input::text(1..=SESSION_CHARACTERS_MAX)(value)
 }
 
-fn tags(value: Value) -> Result<Vec<String>, Why> {
+pub(in crate::web) fn tags(value: Value) -> Result<Vec<String>, Why> {
     let why =
         || format!("must be a list of at most {TAGS_MAX} texts of 1 to {TAG_CHARACTERS_MAX} characters without NUL");
     let Value::Array(items) = value else { return Err(why()) };
@@ -228,6 +228,6 @@ pub(super) fn similar(query: Query) -> Result<usize> {
 }
 
 /// The id in a path; another form than ours is that of no memory.
-pub(super) fn id(text: &str) -> Result<MemoryId> {
+pub(in crate::web) fn id(text: &str) -> Result<MemoryId> {
     MemoryId::parse(text).ok_or(Error::NotFound("the memory"))
 }

@@ -6,7 +6,8 @@ use http::StatusCode;
 
 use super::answer::{BatchAnswer, DeleteAnswer, MemoryAnswer, SimilarAnswer, StoreAnswer};
 use super::parse::{self, Described};
-use crate::domain::memory::{Content, Embedding, NewMemory, OnDuplicate, WINDOWS_MAX};
+use crate::domain::memory::{Content, Embedding, Memory, NewMemory, OnDuplicate, Patch, WINDOWS_MAX};
+use crate::domain::unit::MemoryId;
 use crate::domain::{Error, Result};
 use crate::service::idempotency::{self, Key};
 use crate::service::memory;
@@ -148,20 +149,22 @@ pub(in crate::web) async fn patch(
 ) -> Answer<Json<MemoryAnswer>> {
     let patch = parse::patch(body, &state.config.memory, state.now())?;
     let id = parse::id(&id)?;
-    let before = state.read(&known, move |reader, caller| memory::get(reader, caller, id)).await?;
+    let memory = change(&state, &known, id, patch).await?;
+    Ok(Json(MemoryAnswer::of(known.caller().user.id, memory)))
+}
+
+/// Changes a memory. The embeddings of another text are made before the write begins.
+pub(in crate::web) async fn change(state: &AppState, known: &Known, id: MemoryId, patch: Patch) -> Result<Memory> {
+    let before = state.read(known, move |reader, caller| memory::get(reader, caller, id)).await?;
     let embeddings = match &patch.text {
         Some(text) if *text != before.content.text => {
-            let windows = cut(&state, text).await?;
+            let windows = cut(state, text).await?;
             Some(state.embedder.embed(known.caller().user.key, windows).await?)
         }
         _ => None,
     };
     let policy = state.memory.clone();
-    let answer = state.write(&known, move |writer, caller| {
-        let memory = memory::patch(writer, &policy, caller, id, patch, embeddings)?;
-        Ok(MemoryAnswer::of(caller.user.id, memory))
-    });
-    Ok(Json(answer.await?))
+    state.write(known, move |writer, caller| memory::patch(writer, &policy, caller, id, patch, embeddings)).await
 }
 
 /// `DELETE /memory/{id}`

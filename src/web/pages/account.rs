@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::form::Form;
-use super::{Visitor, base_url, page, said, see, who, with_secret};
+use super::{Address, Visitor, page, said, see, who};
 use crate::domain::auth::{ApiToken, Scope, Scopes, User};
 use crate::domain::page::{Page, Paging};
 use crate::domain::unit::TokenId;
@@ -42,13 +42,13 @@ async fn load(state: &AppState, known: &Known, paging: Paging) -> Result<Account
     load.await
 }
 
-fn render(state: &AppState, headers: &HeaderMap, account: &Account, status: StatusCode, said: Said<'_>) -> Response {
+fn render(state: &AppState, address: &str, account: &Account, status: StatusCode, said: Said<'_>) -> Response {
     let markup = AccountPage {
         frame: Frame { who: &account.who, now: state.now(), zone: state.quota.calendar.zone_name() },
         user: &account.user,
         limits: state.quota.tiers.limits(&account.user.tier),
         tokens: &account.tokens,
-        base_url: &base_url(state, headers),
+        base_url: address,
         said,
     };
     page(status, markup.render())
@@ -63,7 +63,7 @@ fn ticked(fields: &mut Fields, name: &str) -> bool {
 pub(in crate::web) async fn account(
     State(state): State<AppState>,
     Visitor(known): Visitor,
-    headers: HeaderMap,
+    Address(address): Address,
     query: Query,
 ) -> Answer {
     let mut fields = query.0;
@@ -71,7 +71,7 @@ pub(in crate::web) async fn account(
     let cursor = fields.optional("cursor", input::text(1..=255));
     let paging = fields.absorb(Paging::new(TOKENS, cursor.as_deref()))?;
     let account = load(&state, &known, fields.finish(|| paging)?).await?;
-    Ok(render(&state, &headers, &account, StatusCode::OK, words.map_or(Said::Nothing, Said::Done)))
+    Ok(render(&state, &address, &account, StatusCode::OK, words.map_or(Said::Nothing, Said::Done)))
 }
 
 /// `POST /account/password`
@@ -79,7 +79,7 @@ pub(in crate::web) async fn password(
     State(state): State<AppState>,
     Visitor(known): Visitor,
     Client(client): Client,
-    headers: HeaderMap,
+    Address(address): Address,
     Form(mut fields): Form,
 ) -> Answer {
     let current = fields.required("current", input::text(0..=1_024));
@@ -100,14 +100,14 @@ pub(in crate::web) async fn password(
         Err(error) => return Err(error.into()),
     };
     let account = load(&state, &known, Paging::first(TOKENS)).await?;
-    Ok(render(&state, &headers, &account, status, Said::PasswordFaults(&faults)))
+    Ok(render(&state, &address, &account, status, Said::PasswordFaults(&faults)))
 }
 
 /// `POST /account/tokens`
 pub(in crate::web) async fn create_token(
     State(state): State<AppState>,
     Visitor(known): Visitor,
-    headers: HeaderMap,
+    Address(address): Address,
     Form(mut fields): Form,
 ) -> Answer {
     let scopes: Scopes = Scope::ALL.into_iter().filter(|scope| ticked(&mut fields, &scope_field(*scope))).collect();
@@ -137,10 +137,10 @@ pub(in crate::web) async fn create_token(
     };
     let account = load(&state, &known, Paging::first(TOKENS)).await?;
     Ok(match made {
-        Ok(secret) => with_secret(render(&state, &headers, &account, StatusCode::OK, Said::Made(&secret))),
+        Ok(secret) => render(&state, &address, &account, StatusCode::OK, Said::Made(&secret)),
         Err(faults) => {
             let said = Said::TokenFaults(&form, &faults);
-            render(&state, &headers, &account, StatusCode::UNPROCESSABLE_ENTITY, said)
+            render(&state, &address, &account, StatusCode::UNPROCESSABLE_ENTITY, said)
         }
     })
 }

@@ -5,11 +5,12 @@ pub(super) mod admin;
 pub(super) mod assets;
 pub(super) mod door;
 mod form;
+pub(super) mod memory;
 pub(super) mod usage;
 
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, LOCATION, SET_COOKIE};
+use http::header::{CONTENT_TYPE, COOKIE, HOST, LOCATION, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use maud::Markup;
@@ -52,25 +53,10 @@ fn page(status: StatusCode, markup: Markup) -> Response {
     response
 }
 
-/// Where programs find this server: `server.public_url`, else where the browser found it.
-fn base_url(state: &AppState, headers: &HeaderMap) -> String {
-    if let Some(url) = &state.config.server.public_url {
-        return url.trim_end_matches('/').to_owned();
-    }
-    let host = headers.get(HOST).and_then(|value| value.to_str().ok()).unwrap_or("127.0.0.1:8080");
-    format!("http://{host}")
-}
-
 /// The sentence that the query's `said` stands for: what the act that led here has done.
 fn said(fields: &mut Fields, table: &'static [(&'static str, &'static str)]) -> Option<&'static str> {
     let code = fields.optional("said", input::text(1..=32))?;
     table.iter().find(|(known, _)| *known == code).map(|(_, words)| *words)
-}
-
-/// A page that shows a secret goes uncompressed, so that its length tells nothing about it.
-fn with_secret(mut response: Response) -> Response {
-    response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("identity"));
-    response
 }
 
 /// 303: the browser goes on to `path`, which is one of ours.
@@ -194,14 +180,40 @@ pub(super) async fn root() -> Response {
     see(HOME)
 }
 
-/// `next` where it is a place of ours, else home. A browser takes `//host`, `/\host` and `/<tab>/host` for other hosts.
+/// `next` where it is a place of ours, else home.
 fn local(next: Option<&str>) -> &str {
+    local_or(next, HOME)
+}
+
+/// `next` where it is a place of ours, else `other`. A browser takes `//host`, `/\host` and `/<tab>/host` for other hosts.
+fn local_or<'n>(next: Option<&'n str>, other: &'n str) -> &'n str {
     let is_local = |next: &&str| {
         next.starts_with('/')
             && !next.starts_with("//")
             && next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
     };
-    next.filter(is_local).unwrap_or(HOME)
+    next.filter(is_local).unwrap_or(other)
+}
+
+/// Where programs find this server, for a command to copy: as configured, else as the browser reached us.
+pub(super) struct Address(String);
+
+impl FromRequestParts<AppState> for Address {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Self::Rejection> {
+        let server = &state.config.server;
+        if let Some(public_url) = &server.public_url {
+            return Ok(Self(public_url.trim_end_matches('/').to_owned()));
+        }
+        let is_plain = |host: &&str| {
+            !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte))
+        };
+        let named = parts.headers.get(HOST).and_then(|value| value.to_str().ok());
+        let host = named.or_else(|| parts.uri.authority().map(http::uri::Authority::as_str)).filter(is_plain);
+        let scheme = if is_https(&parts.headers, &parts.extensions, server) { "https" } else { "http" };
+        Ok(Self(format!("{scheme}://{}", host.map_or_else(|| server.listen.to_string(), str::to_owned))))
+    }
 }
 
 #[cfg(test)]

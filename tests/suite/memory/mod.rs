@@ -57,7 +57,7 @@ pub(super) fn axis(direction: usize) -> Value {
     json!(vector)
 }
 
-pub(super) fn app_with(toml: &str) -> TestApp {
+pub(in crate::suite) fn app_with(toml: &str) -> TestApp {
     let config = Config::parse(Some(toml), &Environment::default()).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let clock = Clock::manual(NOON);

@@ -2,6 +2,7 @@
 
 mod account;
 mod admin;
+mod memory;
 mod usage;
 
 use super::support::{PASSWORD, Reply, TestApp, form};
