@@ -27,25 +27,34 @@ pub(super) fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     // What is printed is for a person; the log speaks up only where something is wrong.
     "warn".clone_into(&mut config.log.level);
     logging::start(&config.log)?;
-    let scratch = Scratch::make()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let shown = runtime.block_on(show(config, &scratch.0));
+    // Before there is anything to remove.
+    let stopped = {
+        let _within = runtime.enter();
+        stopped()?
+    };
+    let scratch = Scratch::make()?;
+    let shown = runtime.block_on(show(config, &scratch.0, stopped));
     // It waits for whatever still writes into the directory, which goes after that.
     drop(runtime);
     drop(scratch);
     shown
 }
 
-async fn show(config: Config, directory: &Path) -> anyhow::Result<()> {
+/// Ends with the first signal that asks the program to: whoever closes the terminal leaves too.
+fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
     let mut signals = Signals::listen()?;
-    // Whoever closes the terminal leaves too.
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut stopped = std::pin::pin!(async move {
+    Ok(async move {
         tokio::select! {
             () = signals.stop() => {}
             _ = hangup.recv() => {}
         }
-    });
+    })
+}
+
+async fn show(config: Config, directory: &Path, stopped: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let mut stopped = std::pin::pin!(stopped);
     // Before the data is made, so that nobody waits for an address that cannot be had.
     let listener = TcpListener::bind(config.server.listen).await;
     let listener = listener.with_context(|| {

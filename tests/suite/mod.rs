@@ -3,6 +3,7 @@ mod admin;
 mod calls;
 mod cli;
 mod crash;
+mod demo;
 mod door;
 mod embedding;
 mod embedding_remote;
