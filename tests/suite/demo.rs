@@ -97,7 +97,7 @@ async fn everyone_signs_in_to_the_demo_and_the_owner_sees_who_was_refused() {
         assert_eq!(me["tier"], account.tier, "{me}");
     }
     let overview = app.ask(&sessions[2], "/api/admin/overview").await.json;
-    let refused = overview["refusals"].as_array().unwrap();
+    let refused = overview["recentRefusals"].as_array().unwrap();
     let today = refused.iter().filter(|row| row["hour"].as_str().is_some_and(|hour| hour.starts_with("2026-03-10")));
     assert!(today.count() > 1, "{overview}");
     let held = app.ask(&made.tokens[0], "/usage/reservations").await.json;
