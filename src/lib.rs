@@ -2,7 +2,8 @@
 //!
 //! The map, from the outside in; imports point downwards only (`tests/tidy.rs` holds the walls):
 //!
-//! - [`app`] builds everything, serves, drains; [`worker`] does what recurs; [`config`] reads the settings.
+//! - [`app`] builds everything, serves, drains; [`worker`] does what recurs; [`config`] reads the settings; [`demo`] makes the
+//!   data of `tallybox demo`.
 //! - `web` is HTTP: every route in one table, thin handlers. [`view`] turns data into pages.
 //! - [`service`] does the work on a `Reader` or `Writer`: load, decide, write.
 //! - [`adapter`] is the outside world that is neither HTTP in nor SQL: who makes embeddings.
@@ -15,6 +16,7 @@ pub mod adapter;
 pub mod app;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod domain;
 pub mod service;
 pub mod store;

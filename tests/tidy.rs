@@ -82,6 +82,12 @@ fn imports_point_downwards() {
 }
 
 #[test]
+fn the_demo_is_named_by_the_command_line_alone() {
+    let found = faults(|source, line| !["demo", "cli"].contains(&source.layer()) && line.contains("crate::demo"));
+    assert!(found.is_empty(), "the demo is no part of the program:\n{}", found.join("\n"));
+}
+
+#[test]
 fn sql_stays_in_the_store() {
     let found = faults(|source, line| {
         source.layer() != "store" && ["rusqlite", "r2d2", "PRAGMA "].iter().any(|word| line.contains(word))

@@ -1,6 +1,7 @@
 //! The commands.
 
 mod check;
+mod demo;
 mod healthcheck;
 mod logging;
 pub(crate) mod output;
@@ -55,6 +56,8 @@ struct Place {
 enum Command {
     /// Serve HTTP until SIGTERM or SIGINT
     Serve(Listen),
+    /// Serve a throw-away instance with three users and 90 days of usage; all of it is gone at the end
+    Demo(Listen),
     /// Add, list and change users, also beside a running server
     #[command(subcommand)]
     User(user::Command),
@@ -83,6 +86,7 @@ impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Serve(listen) => serve::run(&self.place, listen.listen)?,
+            Command::Demo(listen) => demo::run(listen.listen)?,
             Command::User(command) => command.run(&self.place)?,
             Command::Token(command) => command.run(&self.place)?,
             Command::Config(listen) => {

@@ -13,6 +13,7 @@ use tallybox::domain::{Error, Fault};
 use tallybox::service::auth::account::{By, New, bootstrap_admin, has_admin, missing_tiers};
 use tallybox::service::auth::{link, password};
 use tallybox::store::{DirectoryLock, Store};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -44,11 +45,20 @@ async fn serve(config: Config, directory: &Path) -> anyhow::Result<()> {
     prepare(app.store(), &config).await?;
     let listener = app.bind().await?;
     tracing::info!("listening on http://{}", listener.local_addr()?);
-    let (stop, stopped) = watch::channel(false);
-    let mut serving = std::pin::pin!(app.serve(listener, stopped));
+    serve_until(app, listener, signals.stop()).await
+}
+
+/// Serves until `stopped` ends, then drains.
+pub(super) async fn serve_until(
+    app: App,
+    listener: TcpListener,
+    stopped: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let (stop, stopping) = watch::channel(false);
+    let mut serving = std::pin::pin!(app.serve(listener, stopping));
     tokio::select! {
         served = &mut serving => return served,
-        () = signals.stop() => {}
+        () = stopped => {}
     }
     tracing::info!("stopping: what is under way may finish");
     stop.send(true).context("the server has ended already")?;
@@ -58,18 +68,18 @@ async fn serve(config: Config, directory: &Path) -> anyhow::Result<()> {
 }
 
 /// SIGTERM and SIGINT.
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn listen() -> anyhow::Result<Self> {
+    pub(super) fn listen() -> anyhow::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// Waits for one of them.
-    async fn stop(&mut self) {
+    pub(super) async fn stop(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -236,3 +236,69 @@ fn a_tier_that_users_hold_and_the_file_lacks_stops_serve_alone() {
     assert!(said.contains("tiers.gold") && said.contains("1 user"), "{said}");
     assert!(run(there, &["user", "list"]).contains("gold"));
 }
+
+/// A demo whose directory lies in `place`.
+fn demo(place: &Path) -> Child {
+    let mut demo = command(place, &["demo", "--listen", "127.0.0.1:0"]);
+    demo.env("TMPDIR", place).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+fn count_in(place: &Path) -> usize {
+    std::fs::read_dir(place).unwrap().count()
+}
+
+/// Ends a demo, which must go well and leave nothing.
+#[track_caller]
+fn end_demo(mut demo: Child, signal: &str, place: &Path) {
+    assert_eq!(count_in(place), 1);
+    assert!(Command::new("kill").args([signal, &demo.id().to_string()]).status().unwrap().success());
+    assert!(demo.wait().unwrap().success());
+    assert_eq!(count_in(place), 0, "{signal}");
+}
+
+#[test]
+fn the_demo_shows_how_to_sign_in_and_leaves_nothing_behind() {
+    let place = tempfile::tempdir().unwrap();
+    let mut demo = demo(place.path());
+    let mut printed = BufReader::new(demo.stdout.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("Ctrl-C") {
+        assert_ne!(printed.read_line(&mut said).unwrap(), 0, "{said}");
+    }
+    let (_, address) = said.split_once("http://").unwrap();
+    let mut stream = std::net::TcpStream::connect(address.split_whitespace().next().unwrap()).unwrap();
+    stream.write_all(b"GET /login HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("name=\"password\""), "{answer}");
+    for account in tallybox::demo::ACCOUNTS {
+        let words = [account.email, account.password, account.tier];
+        assert!(said.lines().any(|line| words.iter().all(|word| line.contains(word))), "{said}");
+    }
+    assert!(said.contains("Authorization: Bearer tbx_"), "{said}");
+    end_demo(demo, "-TERM", place.path());
+}
+
+#[test]
+fn a_demo_that_is_ended_while_it_is_made_leaves_nothing_behind() {
+    let place = tempfile::tempdir().unwrap();
+    for signal in ["-INT", "-HUP"] {
+        let demo = demo(place.path());
+        // It hears signals before it makes its directory.
+        while count_in(place.path()) == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        end_demo(demo, signal, place.path());
+    }
+}
+
+#[test]
+fn the_demo_says_at_once_that_its_address_is_taken() {
+    let place = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = command(place.path(), &["demo", "--listen", &address]).env("TMPDIR", place.path()).output().unwrap();
+    let said = fails(&output);
+    assert!(said.contains(&address) && said.contains("--listen"), "{said}");
+    assert_eq!(count_in(place.path()), 0);
+}

@@ -4,6 +4,7 @@ mod agent;
 mod calls;
 mod cli;
 mod crash;
+mod demo;
 mod door;
 mod embedding;
 mod embedding_remote;

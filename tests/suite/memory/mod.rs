@@ -22,7 +22,7 @@ use super::support::{NOON, Reply, TestApp, TestUser};
 const WINDOW_WORDS: usize = 50;
 
 /// A model whose meaning of a text is its words: enough to tell texts apart.
-struct WordModel;
+pub(super) struct WordModel;
 
 impl Embedder for WordModel {
     fn model(&self) -> &'static str {
