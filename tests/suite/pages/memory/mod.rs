@@ -65,7 +65,7 @@ fn texts(page: &str) -> Vec<String> {
 /// The address of the link with these words.
 #[track_caller]
 fn link(page: &str, words: &str) -> String {
-    let (before, _) = page.split_once(&format!(">{words}</a>")).unwrap_or_else(|| panic!("no link {words}: {page}"));
+    let (before, _) = page.split_once(&format!(">{words}</a>")).expect(words);
     let href = before.rsplit_once("href=\"").unwrap().1;
     href.split('"').next().unwrap().replace("&amp;", "&")
 }
