@@ -56,7 +56,8 @@ struct Place {
 enum Command {
     /// Serve HTTP until SIGTERM or SIGINT
     Serve(Listen),
-    /// Serve a throw-away instance with three users and 90 days of usage; all of it is gone at the end
+    /// Serve a throw-away instance with three users and 90 days of usage, by the default settings in a directory of its own
+    /// that goes at the end
     Demo(Listen),
     /// Add, list and change users, also beside a running server
     #[command(subcommand)]
