@@ -65,7 +65,9 @@ fn texts(page: &str) -> Vec<String> {
 /// The address of the link with these words.
 #[track_caller]
 fn link(page: &str, words: &str) -> String {
-    let (before, _) = page.split_once(&format!(">{words}</a>")).expect(words);
+    let found = page.split_once(&format!(">{words}</a>"));
+    assert!(found.is_some(), "no link {words}: {page}");
+    let before = found.unwrap().0;
     let href = before.rsplit_once("href=\"").unwrap().1;
     href.split('"').next().unwrap().replace("&amp;", "&")
 }
