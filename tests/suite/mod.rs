@@ -12,5 +12,7 @@ mod memory;
 mod model;
 mod queue;
 mod race;
+mod snapshot;
 mod support;
 mod usage;
+mod world;
