@@ -45,8 +45,8 @@ pub(crate) struct Browser {
 pub(crate) async fn browse(world: World, scripts: Scripts, test: impl AsyncFnOnce(&Browser, &World)) {
     if std::env::var_os("TALLYBOX_SKIP_BROWSER").is_some_and(|value| value == "1") {
         // Straight to the terminal: what a passing test prints is not shown.
-        writeln!(std::io::stderr(), "NOT TESTED IN A BROWSER: TALLYBOX_SKIP_BROWSER=1 leaves the browser tests out")
-            .unwrap();
+        let notice = b"NOT TESTED IN A BROWSER: TALLYBOX_SKIP_BROWSER=1 leaves the browser tests out\n";
+        std::io::stderr().write_all(notice).unwrap();
         return;
     }
     let _place = driver::PLACES.acquire().await.unwrap();
@@ -213,6 +213,11 @@ impl Browser {
         let keys =
             KeyActions::new("keys".to_owned()).then(KeyAction::Down { value: key }).then(KeyAction::Up { value: key });
         self.client.perform_actions(keys).await.unwrap();
+    }
+
+    /// Lets scripts and loads through that the pages' policy forbids, so that nothing but escaping stands against them.
+    pub(crate) async fn lift_policy(&self) {
+        self.devtools("Page.setBypassCSP", json!({"enabled": true})).await;
     }
 
     /// Makes the window `width` pixels wide.

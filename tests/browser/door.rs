@@ -30,7 +30,7 @@ async fn a_box_is_set_up_through_its_one_time_link() {
 #[tokio::test]
 async fn whoever_signs_in_returns_to_where_they_were_going() {
     for scripts in [Scripts::On, Scripts::Off] {
-        browse(World::lived_in().await, scripts, async |browser, world| {
+        browse(World::lived_in().await, scripts, async |browser, _| {
             browser.visit("/usage?days=7").await;
             assert_eq!(browser.heading().await, "Sign in");
             browser.sign_in(CALM, "not the password").await;

@@ -23,6 +23,7 @@ struct Driver {
 }
 
 impl Driver {
+    #[expect(clippy::zombie_processes, reason = "it ends with this process")]
     fn start() -> Self {
         let driver = program("CHROMEDRIVER", &["chromedriver"]);
         let mut watch = Command::new("sh")
@@ -75,7 +76,12 @@ fn program(variable: &str, names: &[&str]) -> PathBuf {
 }
 
 /// The script that finds faults of accessibility.
-pub(crate) fn axe() -> String {
+pub(crate) fn axe() -> &'static str {
+    static AXE: LazyLock<String> = LazyLock::new(read_axe);
+    &AXE
+}
+
+fn read_axe() -> String {
     let named = std::env::var_os("TALLYBOX_AXE").map(PathBuf::from);
     let file = named.unwrap_or_else(|| {
         let home = || Path::new(&std::env::var_os("HOME").unwrap_or_default()).join(".cache");

@@ -1,5 +1,7 @@
 //! What people write stays text, wherever a page shows it.
 
+use std::fmt::Write;
+
 use serde_json::{Value, json};
 use tallybox::config::{Config, Environment};
 use tallybox::domain::auth::Role;
@@ -24,6 +26,7 @@ async fn what_people_write_is_shown_and_does_nothing() {
     let sessions = people_named_by_payloads(&world).await;
     memories_of_payloads(&world).await;
     browse(world, Scripts::On, async |browser, world| {
+        browser.lift_policy().await;
         browser.complaints().await;
         for page in PAGES {
             browser.hold_session(page.user.map(|email| world.session(email))).await;
@@ -60,6 +63,7 @@ async fn what_a_request_says_is_shown_and_does_nothing() {
         const form = document.querySelector('form[action=\"/login\"]');
         return [form.email.value, form.next.value]";
     browse(World::lived_in().await, Scripts::On, async |browser, _| {
+        browser.lift_policy().await;
         browser.complaints().await;
         for payload in PAYLOADS {
             let quoted = serde_urlencoded::to_string([("q", payload)]).unwrap().split_off(2).replace('+', "%20");
@@ -78,8 +82,7 @@ async fn what_a_request_says_is_shown_and_does_nothing() {
     .await;
 }
 
-/// Nothing of the page ran or was taken for markup, and nothing was even tried: the policy had nothing to forbid. (A
-/// dialogue that is open fails any command.)
+/// Nothing of the page ran, was taken for markup or was loaded from elsewhere. (A dialogue that is open fails any command.)
 async fn is_inert(browser: &Browser, what: &str) {
     let (pwned, foreign): (Option<Value>, Vec<String>) = browser.script(FOREIGN, Vec::new()).await;
     assert_eq!(pwned, None, "{what}: a script ran");
@@ -92,8 +95,8 @@ fn tiers_named_by_payloads() -> String {
     let mut config = String::new();
     for payload in PAYLOADS {
         let name = toml_text(payload);
-        config +=
-            &format!("[tiers.{name}]\nllm_tokens_day = 10\nmemory_storage_bytes = 10\nagent_minutes_month = 10\n");
+        write!(config, "[tiers.{name}]\nllm_tokens_day = 10\nmemory_storage_bytes = 10\nagent_minutes_month = 10\n")
+            .unwrap();
     }
     config
 }
@@ -139,3 +142,26 @@ async fn memories_of_payloads(world: &World) {
         }
     }
 }
+
+#[tokio::test]
+async fn a_payload_that_acts_is_noticed() {
+    const SPOIL: &str = "
+        document.querySelector('h1').innerHTML = arguments[0];
+        setTimeout(arguments[arguments.length - 1], 200)";
+    browse(World::lived_in().await, Scripts::On, async |browser, _| {
+        browser.lift_policy().await;
+        browser.visit("/login").await;
+        browser.complaints().await;
+        let () = browser.script_later(SPOIL, vec![json!(SPOILT)]).await;
+        let (_, foreign): (Option<Value>, Vec<String>) = browser.script(FOREIGN, Vec::new()).await;
+        assert_eq!(foreign.len(), 2, "{foreign:?}");
+        let complaints = browser.complaints().await.join("\n");
+        assert!(complaints.contains("asked for http://127.0.0.1:9/x"), "{complaints}");
+        let pwned: Option<Value> = browser.script("return window.pwned ?? null", Vec::new()).await;
+        assert_eq!(pwned, Some(json!(1)));
+    })
+    .await;
+}
+
+/// What a heading that was not escaped would hold.
+const SPOILT: &str = "<img src=http://127.0.0.1:9/x onerror=window.pwned=1><b onload=x>bold</b>";

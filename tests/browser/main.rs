@@ -1,4 +1,4 @@
-//! The pages in a real browser: headless Chromium, driven through WebDriver, on the real application over TCP.
+//! The pages in a real browser: headless Chromium, driven through `WebDriver`, on the real application over TCP.
 //!
 //! `TALLYBOX_SKIP_BROWSER=1` leaves these tests out, loudly. A page is added to all that holds for every page by a row in
 //! `tests/suite/world.rs`.
