@@ -11,8 +11,12 @@ use tokio::sync::Semaphore;
 pub(crate) static PLACES: Semaphore = Semaphore::const_new(2);
 
 /// What starts chromedriver and ends it, by its id, as soon as our end of its standard input is closed: also when this
-/// process panics or is killed.
-const WATCH: &str = r#""$0" --port=0 & driver=$!; read -r line; kill "$driver"; wait "$driver""#;
+/// process panics or is killed. Browsers that are open by then are its children, which do not end with it.
+const WATCH: &str = r#"
+    "$0" --port=0 & driver=$!
+    read -r line
+    kill $(cat /proc/"$driver"/task/*/children 2>/dev/null) "$driver"
+    wait "$driver""#;
 
 static DRIVER: LazyLock<Driver> = LazyLock::new(Driver::start);
 
