@@ -10,7 +10,12 @@ PYTHON ?= python3
 # Rust's own tests run under nextest where it is installed, else under cargo test.
 TEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run --no-fail-fast || echo test)
 
-.PHONY: run demo test check bench needs
+# What the browser tests need beside Rust is kept outside the clone.
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tallybox-tests
+INSTALL := command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
+INSTALLED = for name in $(1); do command -v "$$name" && break; done | grep -q .
+
+.PHONY: run demo test check bench needs needs-browser
 
 run:
 	$(CARGO) build --release
@@ -27,14 +32,27 @@ check:
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) $(TEST)
 
-# What the build and the tests need beside Rust: a C compiler, for SQLite.
-needs:
+# What the build and the tests need beside Rust: a C compiler, for SQLite, and a browser.
+needs: $(if $(filter 1,$(TALLYBOX_SKIP_BROWSER)),,needs-browser)
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer (rustup)"; exit 1; }
-	@command -v cc >/dev/null || { command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq gcc libc6-dev; } \
+	@command -v cc >/dev/null || { $(INSTALL) gcc libc6-dev; } \
 	  || { echo "a C compiler is missing: install gcc or clang"; exit 1; }
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 \
 	  || rustup component add rustfmt clippy \
 	  || { echo "rustfmt and clippy are missing: rustup component add rustfmt clippy"; exit 1; }
+
+# Chromium with its driver, and axe-core, which finds faults of accessibility: from npm, pinned by its hash.
+needs-browser:
+	@{ $(call INSTALLED,$(or $(CHROME),chromium chromium-browser google-chrome chrome)) \
+	  && $(call INSTALLED,$(or $(CHROMEDRIVER),chromedriver)); } || { $(INSTALL) chromium chromium-driver; } \
+	  || { echo "Chromium or chromedriver is missing: install both (Debian: chromium chromium-driver; elsewhere, as on"; \
+	    echo "Ubuntu, from https://googlechromelabs.github.io/chrome-for-testing), in the PATH or named in CHROME and"; \
+	    echo "CHROMEDRIVER. TALLYBOX_SKIP_BROWSER=1 leaves the browser tests out."; exit 1; }
+	@cmp -s tests/browser/package-lock.json $(TOOLS)/package-lock.json && test -s $(TOOLS)/node_modules/axe-core/axe.min.js \
+	  || { { command -v npm >/dev/null || { $(INSTALL) npm; } || { echo "npm is missing: install it"; exit 1; }; } \
+	    && mkdir -p $(TOOLS) && cp tests/browser/package.json tests/browser/package-lock.json $(TOOLS)/ \
+	    && npm ci --prefix $(TOOLS) --ignore-scripts --no-audit --no-fund --loglevel=error; } \
+	  || { rm -f $(TOOLS)/package-lock.json; echo "axe-core could not be installed from npm"; exit 1; }
 
 # Needs wrk; PocketBase, onnxruntime and Chromium (with chromedriver) are measured where they are installed.
 bench:

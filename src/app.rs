@@ -26,7 +26,8 @@ pub use crate::web::Access;
 use crate::web::{self, AppState, Edge, Peer};
 use crate::worker::Worker;
 
-/// The program, built and not yet serving.
+/// The program, built and not yet serving. A clone is the same program, not another one.
+#[derive(Clone)]
 pub struct App {
     state: AppState,
     edge: Edge,

@@ -63,7 +63,9 @@ pub fn setup(form: &SetupForm<'_>) -> Markup {
         @for fault in others { (wrong(&format!("{}: {}", fault.field, fault.message))) }
         form.form method="post" action="/setup" {
             input type="hidden" name="token" value=(form.secret);
-            @if form.user.is_none() {
+            // Nothing that is sent: it tells a password manager whose password this is.
+            @if let Some(user) = form.user { input type="text" autocomplete="username" value=(user) readonly hidden; }
+            @else {
                 (Field { name: "email", label: "Email", kind: "email", autocomplete: "username", value: form.email, ..Field::default() }.render(form.faults))
             }
             (new_password("password", "Password", form.faults))

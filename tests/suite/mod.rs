@@ -15,5 +15,7 @@ mod model;
 mod pages;
 mod queue;
 mod race;
+mod snapshot;
 mod support;
 mod usage;
+mod world;

@@ -1,0 +1,91 @@
+//! The HTML of every page, held against the one that was last looked at. After a change that is meant:
+//! `INSTA_UPDATE=always cargo test --test suite snapshot`, and read the difference.
+
+use tallybox::view::asset;
+use tallybox::view::error::ErrorPage;
+
+use super::world::{PAGES, Page, SETUP, World};
+
+/// The files whose names carry a hash.
+const ASSETS: [&str; 5] = ["tallybox.css", "tallybox.js", "favicon.svg", "logo.svg", "logo-dark.svg"];
+
+#[tokio::test]
+async fn every_page_is_as_it_was_last_looked_at() {
+    let world = World::lived_in().await;
+    for page in PAGES {
+        hold(&world, page).await;
+    }
+    hold(&World::fresh().await, &SETUP).await;
+}
+
+#[test]
+fn failures_say_what_happened_and_the_way_on() {
+    for (status, code, detail) in [
+        (403, "foreign_origin", "the form was not sent by a page of this server (Origin)"),
+        (429, "rate_limited", "too many failed attempts; try again in 5 minutes"),
+        (500, "internal", "something went wrong on our side"),
+        (503, "busy", "too many passwords are being checked; try again"),
+    ] {
+        let page = ErrorPage { status, code, detail, path: "/login", request_id: "the-request", frame: None };
+        held(&format!("failure_{status}"), &stable(&page.render().into_string()));
+    }
+}
+
+async fn hold(world: &World, page: &Page) {
+    let cookie = page.user.map(|email| format!("tallybox_session={}", world.session(email))).unwrap_or_default();
+    let headers = [("accept", "text/html"), ("cookie", cookie.as_str()), ("x-request-id", "the-request")];
+    let reply = world.app.call_with("GET", &world.path(page), None, None, &headers).await.expect(page.status);
+    assert!(reply.text.contains(page.heading), "{}: {}", page.name, reply.text);
+    held(page.name, &stable(&reply.text.replace(&world.link, "[link]")));
+}
+
+fn held(name: &str, page: &str) {
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!(name, page);
+    });
+}
+
+/// A page without what differs from run to run or from version to version, a tag a line.
+fn stable(html: &str) -> String {
+    let mut text = html.replace(concat!("Tallybox ", env!("CARGO_PKG_VERSION")), "Tallybox [version]");
+    for name in ASSETS {
+        let (asset, _) = asset::find(name).unwrap();
+        text = text.replace(&asset.hashed_name, &name.replacen('.', ".[hash].", 1));
+    }
+    // The drawings that every page carries are no part of what it says.
+    if let Some((before, rest)) = text.split_once("<svg class=\"defs\"")
+        && let Some((_, after)) = rest.split_once("</svg>")
+    {
+        text = format!("{before}[sprite]{after}");
+    }
+    without_ids(&text).replace("><", ">\n<")
+}
+
+/// `text` with `[id]` for every UUID.
+fn without_ids(text: &str) -> String {
+    const LENGTH: usize = 36;
+    let is_id = |candidate: &str| {
+        candidate.bytes().enumerate().all(|(index, byte)| match index {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+    };
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(letter) = rest.chars().next() {
+        if rest.get(..LENGTH).is_some_and(is_id) {
+            kept.push_str("[id]");
+            rest = &rest[LENGTH..];
+        } else {
+            kept.push(letter);
+            rest = &rest[letter.len_utf8()..];
+        }
+    }
+    kept
+}
+
+#[test]
+fn ids_are_taken_out_of_snapshots() {
+    assert_eq!(without_ids("ä 01960000-0000-7000-8000-0123456789ab."), "ä [id].");
+    assert_eq!(without_ids("0196-0000"), "0196-0000");
+}
