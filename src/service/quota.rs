@@ -57,7 +57,7 @@ pub fn standing_now(
 }
 
 /// As the totals say: what has expired without having been booked out still counts.
-fn booked_standing(
+pub(super) fn booked_standing(
     reader: &Reader<'_>,
     policy: &Policy,
     holder: Holder<'_>,

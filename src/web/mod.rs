@@ -5,6 +5,7 @@ mod answer;
 mod auth;
 mod edge;
 mod extract;
+mod gateway;
 mod input;
 mod memory;
 mod ops;
@@ -74,6 +75,7 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(admin_routes());
     routes.extend(page_routes());
     routes.extend(memory_routes());
+    routes.extend(gateway_routes());
     routes
 }
 
@@ -180,6 +182,17 @@ fn memory_routes() -> Vec<Route> {
         patch("/memory/{id}", write, memory::patch),
         delete("/memory/{id}", write, memory::delete),
         get("/memory/{id}/similar", read, memory::similar),
+    ]
+}
+
+fn gateway_routes() -> Vec<Route> {
+    let scope = Access::Scope(Scope::Gateway);
+    vec![
+        post("/v1/chat/completions", scope, gateway::chat),
+        post("/v1/completions", scope, gateway::completions),
+        post("/v1/responses", scope, gateway::responses),
+        post("/v1/embeddings", scope, gateway::embeddings),
+        get("/v1/models", scope, gateway::models),
     ]
 }
 

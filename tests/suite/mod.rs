@@ -6,6 +6,7 @@ mod crash;
 mod door;
 mod embedding;
 mod embedding_remote;
+mod gateway;
 mod identity;
 mod input;
 mod memory;
