@@ -35,9 +35,9 @@ impl Family {
                 prefix.ends_with('-') || rest.chars().next().is_none_or(|next| !next.is_ascii_alphanumeric())
             })
         };
-        if O200K.iter().any(|prefix| is_of(prefix)) {
+        if O200K.iter().any(&is_of) {
             Self::O200k
-        } else if CL100K.iter().any(|prefix| is_of(prefix)) {
+        } else if CL100K.iter().any(is_of) {
             Self::Cl100k
         } else {
             Self::Unknown

@@ -23,6 +23,8 @@ pub(crate) enum Act {
     Half,
     /// No answer: the connection ends.
     Close,
+    /// Each time something else, which never says more than it was allowed to.
+    Honest,
 }
 
 /// A piece of a stream.
@@ -111,15 +113,44 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
         shared.seen.lock().unwrap().push(seen);
         let act = shared.acts.lock().unwrap().pop_front();
         let act = act.or_else(|| shared.always.lock().unwrap().clone()).expect("nothing was said of this request");
+        let act = if matches!(act, Act::Honest) { honest(&shared) } else { act };
         if act_on(&mut stream, act, &shared).await.is_none() {
             return;
         }
     }
 }
 
+/// What an upstream might do with the last request, as long as it honours its bound.
+fn honest(shared: &Shared) -> Act {
+    let seen = shared.seen.lock().unwrap();
+    let (number, body) = (seen.len(), seen.last().unwrap().json());
+    let most = body["max_tokens"].as_i64().unwrap() * body["n"].as_i64().unwrap_or(1);
+    let says = most.min(30);
+    if body["stream"] != true {
+        return match number % 6 {
+            0 => Act::Whole(500, "{}".to_owned()),
+            1 => Act::Half,
+            2 => Act::Slow(Duration::from_millis(50), answer("word", 12, says).to_string()),
+            _ => Act::Whole(200, answer("word", 12, says).to_string()),
+        };
+    }
+    let mut pieces = Vec::new();
+    for _ in 0..says {
+        pieces.push(said(" word"));
+        pieces.push(Piece::Wait(Duration::from_millis(1)));
+    }
+    match number % 5 {
+        0 => pieces.push(Piece::Break),
+        1 => pieces.push(event("[DONE]")),
+        2 => pieces.truncate(3),
+        _ => pieces.extend(ending(12, says)),
+    }
+    Act::Stream(pieces)
+}
+
 async fn read(stream: &mut TcpStream) -> Option<Seen> {
     let mut bytes = Vec::new();
-    let mut piece = [0; 16_384];
+    let mut piece = vec![0; 16_384];
     loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
@@ -157,7 +188,7 @@ async fn act_on(stream: &mut TcpStream, act: Act, shared: &Shared) -> Option<()>
             stream.write_all(&answer.as_bytes()[..answer.len() - 20]).await.ok();
             None
         }
-        Act::Close => None,
+        Act::Close | Act::Honest => None,
         Act::Stream(pieces) => {
             let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n";
             stream.write_all(head.as_bytes()).await.ok()?;

@@ -2,6 +2,9 @@
 
 mod chat;
 mod fake;
+mod others;
+mod race;
+mod refusal;
 mod stream;
 
 use serde_json::{Value, json};
