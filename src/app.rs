@@ -18,13 +18,17 @@ use tokio::sync::{Semaphore, watch};
 use tower::Service;
 
 use crate::adapter::embedder::{self, Embedder, EmbedderPool};
+use crate::adapter::upstream::Upstreams;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::service::memory;
+use crate::service::{gateway, memory};
 use crate::store::Store;
 pub use crate::web::Access;
 use crate::web::{self, AppState, Edge, Peer};
 use crate::worker::Worker;
+
+/// What is left of the drain when calls under way are told to end.
+const SETTLING_TIME: Duration = Duration::from_secs(3);
 
 /// The program, built and not yet serving. A clone is the same program, not another one.
 #[derive(Clone)]
@@ -56,7 +60,9 @@ impl App {
         let store = Store::open(data_directory, clock, &config.store)?;
         adopt_model(&store, embedder.model())?;
         let pool = EmbedderPool::start(embedder, config.embedding.queue)?;
-        let state = AppState::new(Arc::new(config), store, pool);
+        let upstreams = Upstreams::new(&config.gateway)?;
+        let state = AppState::new(Arc::new(config), store, pool, upstreams);
+        recover_calls(&state)?;
         let edge = web::application(&state);
         Ok(Self { state, edge })
     }
@@ -151,7 +157,13 @@ impl App {
         }
         drop(listener);
         let limit = Duration::from_millis(server.drain_timeout_ms.unsigned_abs());
-        if tokio::time::timeout(limit, graceful.shutdown()).await.is_err() {
+        // Streams may go on for most of that time; what is left is for settling them.
+        let calls = self.state.calls.drain(limit.saturating_sub(SETTLING_TIME));
+        let (drained, _) = tokio::join!(
+            tokio::time::timeout(limit, graceful.shutdown()),
+            tokio::time::timeout(limit.saturating_add(SETTLING_TIME), calls),
+        );
+        if drained.is_err() {
             tracing::warn!("some requests did not finish within server.drain_timeout and were cut");
         }
         worker.await.context("the worker")?;
@@ -174,6 +186,23 @@ fn adopt_model(store: &Store, model: &str) -> anyhow::Result<()> {
         scope.spawn(adopt).join()
     });
     adopted.map_err(|_| anyhow::anyhow!("the embedding model could not be noted"))?.map_err(Into::into)
+}
+
+/// Settles the calls that were under way when the last process died, before any is made.
+fn recover_calls(state: &AppState) -> anyhow::Result<()> {
+    if !state.store.read_blocking(gateway::has_left_open)? {
+        return Ok(());
+    }
+    let recover = || {
+        loop {
+            let policy = Arc::clone(&state.quota);
+            if !state.store.write_blocking(move |writer| gateway::recover(writer, &policy))? {
+                return Ok::<(), crate::domain::Error>(());
+            }
+        }
+    };
+    let recovered = std::thread::scope(|scope| scope.spawn(recover).join());
+    recovered.map_err(|_| anyhow::anyhow!("calls left open could not be settled"))?.map_err(Into::into)
 }
 
 /// Ends where a connection has asked nothing within the time that a request's head may take. Until a client shows which

@@ -6,7 +6,7 @@
 //!   data of `tallybox demo`.
 //! - `web` is HTTP: every route in one table, thin handlers. [`view`] turns data into pages.
 //! - [`service`] does the work on a `Reader` or `Writer`: load, decide, write.
-//! - [`adapter`] is the outside world that is neither HTTP in nor SQL: who makes embeddings.
+//! - [`adapter`] is the outside world that is neither HTTP in nor SQL: who makes embeddings, who serves models.
 //! - [`store`] holds all the SQL; one thread writes, with group commit at `synchronous=FULL`.
 //! - [`domain`] is pure: types that cannot hold a wrong value, and the rules.
 //!

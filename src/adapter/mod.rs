@@ -2,3 +2,6 @@
 
 pub mod embedder;
 mod http_client;
+pub mod sse;
+pub mod tokenizer;
+pub mod upstream;

@@ -2,6 +2,7 @@
 //!
 //! Reading never stops at the first fault: [`Config::load`] reports every unknown key, wrong type and broken bound at once.
 
+mod gateway;
 mod source;
 mod values;
 
@@ -9,6 +10,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use toml::{Table, Value};
@@ -18,6 +20,7 @@ use crate::domain::calendar::Calendar;
 use crate::domain::memory::OnDuplicate;
 use crate::domain::quota::{Limit, Limits, Tiers};
 use crate::store::StoreOptions;
+pub use gateway::{Gateway, Secret, Upstream};
 pub use source::Environment;
 use values::Values;
 
@@ -36,6 +39,8 @@ pub struct Config {
     pub memory: Memory,
     /// Who makes embeddings.
     pub embedding: Embedding,
+    /// Who serves models, and what a call may hold.
+    pub gateway: Gateway,
     /// Where the dashboard's upgrade prompt leads.
     pub upgrade_url: String,
     /// An agent run without a heartbeat for so long is closed at its last sign of life, in milliseconds.
@@ -46,7 +51,17 @@ pub struct Config {
     pub log: Log,
     /// Sizes of the store.
     pub store: StoreOptions,
-    merged: Table,
+    merged: Merged,
+}
+
+/// The settings as one table, which may hold secrets.
+#[derive(Clone)]
+struct Merged(Table);
+
+impl std::fmt::Debug for Merged {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Merged(..)")
+    }
 }
 
 /// `[server]`
@@ -70,6 +85,13 @@ pub struct Server {
     pub connections_max: usize,
     /// Longest drain, in milliseconds.
     pub drain_timeout_ms: i64,
+}
+
+impl Server {
+    /// Longest request.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms.unsigned_abs())
+    }
 }
 
 /// `[auth]`
@@ -198,12 +220,12 @@ impl Config {
         let mut faults = Vec::new();
         let merged = source::merge(text, environment, &mut faults);
         let faults = RefCell::new(faults);
-        let config = Self::from_table(merged, &faults);
+        let config = Self::from_table(merged, environment, &faults);
         let faults = faults.into_inner();
         if faults.is_empty() { Ok(config) } else { Err(faults) }
     }
 
-    fn from_table(table: Table, faults: &RefCell<Vec<Fault>>) -> Self {
+    fn from_table(table: Table, environment: &Environment, faults: &RefCell<Vec<Fault>>) -> Self {
         let tiers = tiers(&table, faults);
         let section = |section| Values { table: &table, section, faults };
         let server = server(&section("server"));
@@ -213,6 +235,7 @@ impl Config {
         );
         let memory = memory(&section("memory"));
         let embedding = embedding(&section("embedding"));
+        let gateway = gateway::gateway(&table, environment, faults);
         let upgrade_url = section("dashboard").text("upgrade_url");
         let heartbeat_timeout_ms = section("agents").time("heartbeat_timeout");
         let keep_days = section("audit").integer("keep_days", 0..=36_500);
@@ -227,26 +250,27 @@ impl Config {
             tiers,
             memory,
             embedding,
+            gateway,
             upgrade_url,
             heartbeat_timeout_ms,
             audit_keep_days,
             log,
             store,
-            merged: table,
+            merged: Merged(table),
         }
     }
 
     /// Listens on `address` in place of what `server.listen` says.
     pub fn listen_on(&mut self, address: SocketAddr) {
         self.server.listen = address;
-        if let Some(Value::Table(server)) = self.merged.get_mut("server") {
+        if let Some(Value::Table(server)) = self.merged.0.get_mut("server") {
             server.insert("listen".to_owned(), Value::String(address.to_string()));
         }
     }
 
     /// The settings that hold, as a file, with secrets masked.
     pub fn to_masked_toml(&self) -> String {
-        let mut table = self.merged.clone();
+        let mut table = self.merged.0.clone();
         mask(&mut table);
         toml::to_string(&table).unwrap_or_default()
     }
@@ -427,10 +451,6 @@ fn store(values: &Values<'_>) -> StoreOptions {
 /// Keys of parts that read them from the table when they are built: their form is checked here, at the start.
 fn check_later_sections(table: &Table, faults: &RefCell<Vec<Fault>>) {
     let section = |section| Values { table, section, faults };
-    let gateway = section("gateway");
-    gateway.flag("stateful");
-    gateway.integer("output_tokens_default", 1..=10_000_000_i64);
-    gateway.integer("output_tokens_min", 1..=10_000_000_i64);
     let backup = section("backup");
     backup.time_or_never("every");
     backup.integer("keep", 1..=10_000_i64);

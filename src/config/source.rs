@@ -53,7 +53,7 @@ fn merge_table(into: &mut Table, from: Table, path: &str, faults: &mut Vec<Fault
             (Some(Value::Table(inner)), Value::Table(table)) => merge_table(inner, table, &here, faults),
             (Some(Value::Table(_)), _) => faults.push(Fault::new(here, "must be a section")),
             (Some(known), value) => *known = value,
-            (None, value) if path == "tiers" => {
+            (None, value) if ["tiers", "gateway.aliases"].contains(&path) => {
                 into.insert(key, value);
             }
             (None, _) => faults.push(Fault::new(here, "unknown key")),

@@ -78,3 +78,53 @@ fn the_bootstrap_needs_both_halves() {
     let both = environment(&[("TALLYBOX_ADMIN_EMAIL", "a@b"), ("TALLYBOX_ADMIN_PASSWORD", "secret")]);
     assert_eq!(admin_bootstrap(&both).unwrap(), Some(("a@b".to_owned(), "secret".to_owned())));
 }
+
+const UPSTREAM: &str = "[[gateway.upstreams]]\nname = 'a'\nbase_url = 'https://a.example/v1/'\nmodels = ['gpt-*']\n";
+
+#[test]
+fn upstreams_are_read_with_what_they_do_not_say() {
+    let config =
+        parse(&format!("[gateway.aliases]\nfast = 'gpt-4o'\n{UPSTREAM}api_key_env = 'KEY'"), &[("KEY", "sk-secret")]);
+    let config = config.unwrap();
+    let [upstream] = config.gateway.upstreams.as_slice() else { panic!("{:?}", config.gateway) };
+    assert_eq!(
+        (upstream.base_url.as_str(), upstream.timeout_ms, upstream.max_concurrent),
+        ("https://a.example/v1", 120_000, 256)
+    );
+    assert_eq!(upstream.api_key.as_ref().unwrap().expose(), "sk-secret");
+    assert_eq!(config.gateway.routes.candidates(config.gateway.routes.resolve("fast")), [0]);
+    assert_eq!((config.gateway.output.default, config.gateway.output.min), (4_096, 16));
+    let direct = parse(&format!("{UPSTREAM}api_key = 'sk-secret'"), &[]).unwrap();
+    for shown in [format!("{config:?}"), format!("{direct:?}"), direct.to_masked_toml()] {
+        assert!(!shown.contains("sk-secret"), "{shown}");
+    }
+    let by_environment = "[{ name = 'a', base_url = 'http://b', models = ['*'] }]";
+    let config = parse("", &[("TALLYBOX_GATEWAY__UPSTREAMS", by_environment)]).unwrap();
+    assert_eq!(config.gateway.upstreams.len(), 1);
+}
+
+#[test]
+fn every_fault_of_an_upstream_is_named_at_once() {
+    let text = format!(
+        "[gateway]\nimage_tokens_max = 0\n[gateway.aliases]\nfast = 5\n{UPSTREAM}api_key = 'a'\napi_key_env = 'B'\n{UPSTREAM}\
+         [[gateway.upstreams]]\nname = ''\nbase_url = 'ftp://x'\nmodels = []\ntimeout = 'long'\nmax_concurrent = 0\ncolour = 1\napi_key_env = 'NOT_SET'"
+    );
+    let faults = parse(&text, &[]).unwrap_err();
+    for field in [
+        "gateway.image_tokens_max",
+        "gateway.aliases.fast",
+        "gateway.upstreams[0].api_key_env",
+        "gateway.upstreams[1].name",
+        "gateway.upstreams[2].name",
+        "gateway.upstreams[2].base_url",
+        "gateway.upstreams[2].models",
+        "gateway.upstreams[2].timeout",
+        "gateway.upstreams[2].max_concurrent",
+        "gateway.upstreams[2].colour",
+        "gateway.upstreams[2].api_key_env",
+    ] {
+        assert!(faults.iter().any(|fault| fault.starts_with(field)), "{field} is missing in {faults:?}");
+    }
+    assert_eq!(faults.len(), 11, "{faults:?}");
+    assert!(parse("[gateway]\nupstreams = ['a']", &[]).is_err());
+}

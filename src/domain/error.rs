@@ -45,6 +45,16 @@ pub enum Error {
     /// The body is not JSON.
     #[error("{0}")]
     Malformed(String),
+    /// What is asked for is not offered; `code` is stable.
+    #[error("{detail}")]
+    Refused {
+        /// Stable, machine-readable.
+        code: &'static str,
+        /// Which field asks for it.
+        field: String,
+        /// For people.
+        detail: String,
+    },
     /// The body has a media type or an encoding that is not taken.
     #[error("{0}")]
     UnsupportedMediaType(String),

@@ -89,6 +89,8 @@ pub enum Source {
     Correction,
     /// The sum of a closed day, in the place of its entries.
     Closing,
+    /// A call of the gateway.
+    Gateway,
 }
 
 /// An entry that is not written yet.

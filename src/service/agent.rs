@@ -172,7 +172,9 @@ fn grow(writer: &mut Writer<'_>, policy: &Policy, run: &mut Run) -> Result<Optio
         // At least one: minute `held + 1` begins in this month.
         let in_month = run.minutes_before(month_end).min(wanted) - run.held;
         let holder = Holder { user: run.user, tier: &run.tier };
-        let (granted, standing) = quota::fit(writer, &policy.quota, holder, ResourceType::AgentMinutes, day, in_month)?;
+        let resource = ResourceType::AgentMinutes;
+        let standing = quota::standing_to_fit(writer, &policy.quota, holder, resource, day, in_month)?;
+        let granted = standing.remaining().map_or(in_month, |left| left.min(in_month));
         if granted > 0 {
             hold(writer, run, day, granted)?;
             run.held += granted;

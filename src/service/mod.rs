@@ -6,6 +6,7 @@ pub mod audit;
 pub mod auth;
 pub mod check;
 pub mod erasure;
+pub mod gateway;
 pub mod idempotency;
 pub mod ledger;
 pub mod memory;

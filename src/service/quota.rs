@@ -74,25 +74,25 @@ fn booked_standing(
     Ok(Standing { resource, usage, limit, resets_at })
 }
 
-/// How much of `wanted` fits, in the transaction that will hold it, and how the resource stands before. What has expired is
-/// booked out before less than `wanted` is granted.
+/// How `resource` stands in the transaction that will write: where `wanted` does not fit, what has expired is booked out
+/// first, so that nothing is refused or cut for its sake.
 ///
 /// # Errors
 /// Where the store cannot be written.
-pub(super) fn fit(
+pub(super) fn standing_to_fit(
     writer: &mut Writer<'_>,
     policy: &Policy,
     holder: Holder<'_>,
     resource: ResourceType,
     day: Day,
     wanted: i64,
-) -> Result<(i64, Standing)> {
-    let mut standing = booked_standing(writer, policy, holder, resource, day)?;
-    if standing.shortfall(wanted).is_some() {
-        book_out(writer, policy, holder.user, resource)?;
-        standing = booked_standing(writer, policy, holder, resource, day)?;
+) -> Result<Standing> {
+    let standing = booked_standing(writer, policy, holder, resource, day)?;
+    if standing.shortfall(wanted).is_none() {
+        return Ok(standing);
     }
-    Ok((standing.remaining().map_or(wanted, |left| left.min(wanted)), standing))
+    book_out(writer, policy, holder.user, resource)?;
+    booked_standing(writer, policy, holder, resource, day)
 }
 
 /// Books out what has expired of a user's use of `resource`.
@@ -120,12 +120,7 @@ pub fn require(
     day: Day,
     amount: i64,
 ) -> Result<()> {
-    let decide = |writer: &Writer<'_>| booked_standing(writer, policy, holder, resource, day);
-    if decide(writer)?.shortfall(amount).is_none() {
-        return Ok(());
-    }
-    book_out(writer, policy, holder.user, resource)?;
-    let standing = decide(writer)?;
+    let standing = standing_to_fit(writer, policy, holder, resource, day, amount)?;
     match standing.shortfall(amount) {
         None => Ok(()),
         Some(_) => Err(Error::QuotaExceeded(Box::new(standing.refuse(amount, writer.now())))),

@@ -36,6 +36,7 @@ const fn code_of_source(source: Source) -> i64 {
         Source::Memory => 2,
         Source::Correction => 3,
         Source::Closing => 4,
+        Source::Gateway => 5,
     }
 }
 
@@ -45,7 +46,8 @@ const fn source_of(code: i64) -> Source {
         1 => Source::Settlement,
         2 => Source::Memory,
         3 => Source::Correction,
-        _ => Source::Closing,
+        4 => Source::Closing,
+        _ => Source::Gateway,
     }
 }
 

@@ -166,6 +166,15 @@ pub(crate) struct NewReservation {
     pub(crate) expires_at: Option<Timestamp>,
 }
 
+/// An open hold of the gateway.
+#[derive(Clone, Debug)]
+pub(crate) struct GatewayHold {
+    pub(crate) reservation: Reservation,
+    /// What had been delivered by the last checkpoint, the prompt included.
+    pub(crate) delivered: i64,
+    pub(crate) metadata: Option<Value>,
+}
+
 /// Writes a hold and counts it as reserved. Whether it fits has been decided before, in the same transaction.
 ///
 /// # Errors
@@ -310,6 +319,37 @@ pub(crate) fn list_open_reservations(
     let mut statement = reader.prepare(sql)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = statement.query_map(params![user.0, reader.now().0, before, limit], reservation_of);
+    rows.and_then(Iterator::collect).map_err(fault)
+}
+
+/// Notes what an open hold of the gateway would be settled with if nothing more were heard of its call.
+pub(crate) fn checkpoint(
+    writer: &mut Writer<'_>,
+    hold: ReservationId,
+    amount: i64,
+    metadata: Option<&Value>,
+) -> Result<()> {
+    let row = id::decode(Table::Reservations, hold.0).ok_or(Error::NotFound("the reservation"))?.row;
+    writer.execute(
+        "UPDATE reservations SET settled = ?2, metadata = coalesce(?3, metadata) WHERE id = ?1 AND state = 0",
+        params![row, amount, to_json(metadata)],
+    )?;
+    Ok(())
+}
+
+/// Up to `limit` holds of gateway calls that are open, each with its last checkpoint.
+pub(crate) fn list_gateway_holds(reader: &Reader<'_>, limit: usize) -> Result<Vec<GatewayHold>> {
+    let sql = concat!(
+        "SELECT ",
+        reservation_columns!(),
+        " FROM reservations LEFT JOIN ledger ON ledger.id = reservations.entry_id \
+         WHERE reservations.state = 0 AND reservations.maker = 3 ORDER BY reservations.id LIMIT ?1"
+    );
+    let mut statement = reader.prepare(sql)?;
+    let rows = statement.query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+        let delivered = row.get::<_, Option<i64>>(10)?.unwrap_or(0);
+        Ok(GatewayHold { reservation: reservation_of(row)?, delivered, metadata: from_json(row.get(11)?) })
+    });
     rows.and_then(Iterator::collect).map_err(fault)
 }
 

@@ -29,6 +29,10 @@ use crate::view::layout::Who;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The id of a request, for handlers that write it down.
+#[derive(Clone, Debug)]
+pub(super) struct RequestId(pub(super) String);
+
 /// What a route asks of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -76,13 +80,16 @@ where
     }
 }
 
-async fn answer(edge: Edge, request: Request) -> Response {
+async fn answer(edge: Edge, mut request: Request) -> Response {
     let Edge { state, mut router } = edge;
     let id = request_id(&request);
+    request.extensions_mut().insert(RequestId(id.clone()));
     let wants_page = wants_page(&request);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let started = std::time::Instant::now();
-    let limit = Duration::from_millis(state.config.server.request_timeout_ms.unsigned_abs());
+    // A model takes its time; the gateway gives up on silence instead.
+    let is_gateway = path == "/v1" || path.starts_with("/v1/");
+    let limit = if is_gateway { Duration::MAX } else { state.config.server.request_timeout() };
     // Whatever is logged on the way carries the id, at every level of the log.
     let span = tracing::error_span!("request", id);
     let answer = async {
@@ -106,6 +113,8 @@ async fn answer(edge: Edge, request: Request) -> Response {
             *response.body_mut() = Body::from(page.into_string());
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
             pages::protect(response.headers_mut());
+        } else if is_gateway {
+            problem.render_envelope(&mut response);
         } else {
             problem.render(&id, &mut response);
         }
@@ -137,7 +146,7 @@ fn request_id(request: &Request) -> String {
 /// A person with a browser asks, not a program: for a path that is not the JSON API.
 fn wants_page(request: &Request) -> bool {
     let path = request.uri().path();
-    let is_api = path.starts_with("/api/") || path.starts_with("/v1/");
+    let is_api = path.starts_with("/api/") || path == "/v1" || path.starts_with("/v1/");
     let accepts = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
     !is_api && accepts.is_some_and(|accept| accept.contains("text/html"))
 }

@@ -135,19 +135,7 @@ impl FromRequest<AppState> for Body {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Failure> {
-        let headers = request.headers();
-        if headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
-        {
-            return Err(Error::UnsupportedMediaType("a compressed body is not taken".to_owned()).into());
-        }
-        // By HTTP/2 a body may come without a length and without an encoding.
-        if request.body().is_end_stream() {
-            return Ok(Self { value: Value::Null });
-        }
-        if !is_json(headers) {
-            return Err(Error::UnsupportedMediaType("the body must be application/json".to_owned()).into());
-        }
-        let bytes = read_body(request, state.config.server.body_bytes_max).await?;
+        let bytes = read_json(request, state).await?;
         if bytes.is_empty() {
             return Ok(Self { value: Value::Null });
         }
@@ -155,6 +143,37 @@ impl FromRequest<AppState> for Body {
             serde_json::from_slice(&bytes).map_err(|error| Error::Malformed(format!("malformed JSON: {error}")))?;
         Ok(Self { value })
     }
+}
+
+/// A JSON body as the text it came in.
+pub(super) struct RawBody(pub(super) String);
+
+impl FromRequest<AppState> for RawBody {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Failure> {
+        // The one part of a long call that waits for the client.
+        let read = tokio::time::timeout(state.config.server.request_timeout(), read_json(request, state));
+        let bytes = read.await.map_err(|_| Error::Timeout)??;
+        let text = String::from_utf8(bytes.into());
+        Ok(Self(text.map_err(|_| Error::Malformed("malformed JSON: the body is not UTF-8".to_owned()))?))
+    }
+}
+
+/// The bytes of a JSON body; none where there is no body.
+async fn read_json(request: Request, state: &AppState) -> Result<bytes::Bytes> {
+    let headers = request.headers();
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Error::UnsupportedMediaType("a compressed body is not taken".to_owned()));
+    }
+    // By HTTP/2 a body may come without a length and without an encoding.
+    if request.body().is_end_stream() {
+        return Ok(bytes::Bytes::new());
+    }
+    if !is_json(headers) {
+        return Err(Error::UnsupportedMediaType("the body must be application/json".to_owned()));
+    }
+    read_body(request, state.config.server.body_bytes_max).await
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

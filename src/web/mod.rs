@@ -6,6 +6,7 @@ mod answer;
 mod auth;
 mod edge;
 mod extract;
+mod gateway;
 mod input;
 mod memory;
 mod ops;
@@ -77,6 +78,7 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(page_routes());
     routes.extend(admin_page_routes());
     routes.extend(memory_routes());
+    routes.extend(gateway_routes());
     routes
 }
 
@@ -221,6 +223,17 @@ fn memory_routes() -> Vec<Route> {
         patch("/memory/{id}", write, memory::patch),
         delete("/memory/{id}", write, memory::delete),
         get("/memory/{id}/similar", read, memory::similar),
+    ]
+}
+
+fn gateway_routes() -> Vec<Route> {
+    let scope = Access::Scope(Scope::Gateway);
+    vec![
+        post("/v1/chat/completions", scope, gateway::chat),
+        post("/v1/completions", scope, gateway::completions),
+        post("/v1/responses", scope, gateway::responses),
+        post("/v1/embeddings", scope, gateway::embeddings),
+        get("/v1/models", scope, gateway::models),
     ]
 }
 

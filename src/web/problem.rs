@@ -12,6 +12,9 @@ use super::state::AppState;
 use crate::domain::Error;
 use crate::domain::quota::Refusal;
 
+/// What OpenAI's clients take for a used up quota, as type and as code.
+const INSUFFICIENT_QUOTA: &str = "insufficient_quota";
+
 /// A failure as the edge renders it, once it knows the request id and whether a page or a program asked.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
@@ -44,7 +47,7 @@ impl Problem {
         Self { status, code, detail: detail.into(), extensions: Map::new() }
     }
 
-    fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+    pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.extensions.insert(name.to_owned(), value.into());
         self
     }
@@ -58,6 +61,7 @@ impl Problem {
             Error::ScopeRequired(_) => (StatusCode::FORBIDDEN, "scope_required"),
             Error::Forbidden { code, .. } => (StatusCode::FORBIDDEN, *code),
             Error::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed_json"),
+            Error::Refused { code, .. } => (StatusCode::BAD_REQUEST, *code),
             Error::UnsupportedMediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Error::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Error::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
@@ -77,6 +81,9 @@ impl Problem {
         let problem = Self::new(status, code, detail);
         match error {
             Error::ScopeRequired(scope) => problem.with("scope", scope.as_str()),
+            Error::Refused { field, .. } => {
+                problem.with("errors", vec![json!({"field": field, "message": "is not offered"})])
+            }
             Error::Invalid(faults) => {
                 let errors: Vec<Value> =
                     faults.into_iter().map(|fault| json!({"field": fault.field, "message": fault.message})).collect();
@@ -130,6 +137,28 @@ impl Problem {
         body.insert("requestId".to_owned(), Value::from(request_id));
         body.extend(self.extensions.clone());
         Value::Object(body)
+    }
+
+    /// The body in OpenAI's dialect, whose clients read `type`, `code` and the status.
+    pub(super) fn to_envelope(&self) -> Value {
+        let kind = match self.status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::FORBIDDEN => "permission_error",
+            StatusCode::TOO_MANY_REQUESTS if self.code == "quota_exceeded" => INSUFFICIENT_QUOTA,
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        };
+        let code = if kind == INSUFFICIENT_QUOTA { INSUFFICIENT_QUOTA } else { self.code };
+        let fields = self.extensions.get("errors").and_then(Value::as_array);
+        let param = fields.and_then(|fields| fields.first()).map(|error| error["field"].clone()).unwrap_or_default();
+        json!({"error": {"message": self.detail, "type": kind, "param": param, "code": code}})
+    }
+
+    /// As [`Problem::render`], in OpenAI's dialect.
+    pub(super) fn render_envelope(&self, response: &mut Response) {
+        *response.body_mut() = self.to_envelope().to_string().into();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
 
     /// Writes the JSON body and the headers that go with the status.

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use super::gateway::calls::Calls;
 use crate::adapter::embedder::EmbedderPool;
+use crate::adapter::upstream::Upstreams;
 use crate::config::Config;
 use crate::domain::auth::{Caller, Credential, Scope, UserKey};
 use crate::domain::ledger::ResourceType;
@@ -41,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) agent: agent::Policy,
     pub(crate) memory: Arc<memory::Policy>,
     pub(crate) embedder: EmbedderPool,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) calls: Calls,
     pub(crate) noted: Noted,
     pub(crate) started_at: Timestamp,
     pub(crate) passwords: Passwords,
@@ -119,6 +123,16 @@ impl Known {
         self.presented.bearer.map(|bearer| bearer.hash)
     }
 
+    /// At which number of the commits that change who may do what the guard looked.
+    pub(super) const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Whether the credential has ended by itself.
+    pub(super) fn is_over(&self, now: Timestamp) -> bool {
+        self.authenticated.ends_at.is_some_and(|end| now >= end)
+    }
+
     /// Who it was when the guard looked. What is read or written is decided by a look in its own transaction.
     pub(crate) fn caller(&self) -> &Caller {
         &self.authenticated.caller
@@ -126,7 +140,7 @@ impl Known {
 }
 
 impl AppState {
-    pub(crate) fn new(config: Arc<Config>, store: Store, embedder: EmbedderPool) -> Self {
+    pub(crate) fn new(config: Arc<Config>, store: Store, embedder: EmbedderPool, upstreams: Upstreams) -> Self {
         let started_at = store.clock().now();
         let identity = Policy {
             auto_provision: config.auth.auto_provision,
@@ -147,6 +161,8 @@ impl AppState {
             started_at,
             memory: Arc::new(memory),
             embedder,
+            upstreams,
+            calls: Calls::default(),
             noted: Noted::default(),
             passwords,
             attempts: Attempts::default(),

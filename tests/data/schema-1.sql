@@ -108,7 +108,7 @@ CREATE TABLE ledger (
     timestamp   INTEGER NOT NULL,
     recorded_at INTEGER NOT NULL,
     day         INTEGER NOT NULL,
-    source      INTEGER NOT NULL CHECK (source BETWEEN 0 AND 4),
+    source      INTEGER NOT NULL CHECK (source BETWEEN 0 AND 5),
     previous    INTEGER,
     reverses    INTEGER REFERENCES ledger (id),
     metadata    TEXT
@@ -136,6 +136,8 @@ END;
 
 -- state: 0 open and holding, 1 open but freed by its expiry, 2 settled, 3 released.
 -- maker: 0 the user, 1 a caller with act-as (maker_id), 2 an identity proxy, 3 the gateway, 4 an agent run.
+-- While a hold of the gateway is open, `settled` is what has been delivered by the last checkpoint and `metadata` what is
+-- known of the call: what the next start books where this one dies.
 CREATE TABLE reservations (
     id          INTEGER PRIMARY KEY,
     user_id     INTEGER NOT NULL REFERENCES users (id),
@@ -155,6 +157,8 @@ CREATE TABLE reservations (
 ) STRICT;
 -- a user's open holds; what of them has expired
 CREATE INDEX reservations_holding ON reservations (user_id, resource, expires_at) WHERE state = 0;
+-- the calls of the gateway that are under way, or were when the program died
+CREATE INDEX reservations_gateway ON reservations (id) WHERE state = 0 AND maker = 3;
 -- the worker's next expired holds
 CREATE INDEX reservations_expiry ON reservations (expires_at) WHERE state = 0 AND expires_at IS NOT NULL;
 

@@ -8,6 +8,7 @@ mod demo;
 mod door;
 mod embedding;
 mod embedding_remote;
+mod gateway;
 mod identity;
 mod input;
 mod memory;

@@ -53,9 +53,9 @@ impl Reply {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The stable code of a problem.
+    /// The stable code of a problem, in either dialect.
     pub(crate) fn code(&self) -> &str {
-        self.json["code"].as_str().unwrap_or_default()
+        self.json["code"].as_str().or_else(|| self.json["error"]["code"].as_str()).unwrap_or_default()
     }
 
     /// The status, or a panic that shows the whole answer.

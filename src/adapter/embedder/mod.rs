@@ -27,6 +27,11 @@ pub trait Embedder: Send + Sync {
     /// Cuts a text into the overlapping windows that are embedded each; a text that fits has one, itself.
     fn windows<'t>(&self, text: &'t str) -> Vec<&'t str>;
 
+    /// How many tokens a text is, the two that enclose every text included. A model that does not say counts bytes.
+    fn tokens(&self, text: &str) -> usize {
+        text.len() + 2
+    }
+
     /// An embedding a text, in order.
     ///
     /// # Errors

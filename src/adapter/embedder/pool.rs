@@ -112,6 +112,23 @@ impl EmbedderPool {
             .map_err(|panic| Error::Internal(format!("the windows of a text: {panic}")))
     }
 
+    /// Tokens of all texts together.
+    ///
+    /// # Errors
+    /// `Internal` where the model fails.
+    pub async fn tokens(&self, texts: Vec<String>) -> Result<i64> {
+        let embedder = Arc::clone(&self.shared.embedder);
+        let bytes = texts.iter().map(String::len).sum::<usize>();
+        let count = move || texts.iter().map(|text| embedder.tokens(text)).sum::<usize>();
+        let tokens = if bytes <= INLINE_BYTES_MAX {
+            count()
+        } else {
+            let counted = tokio::task::spawn_blocking(count).await;
+            counted.map_err(|panic| Error::Internal(format!("the tokens of a text: {panic}")))?
+        };
+        Ok(i64::try_from(tokens).unwrap_or(i64::MAX))
+    }
+
     /// An embedding a text, in order.
     ///
     /// # Errors

@@ -106,6 +106,16 @@ impl Tokenizer {
         ids
     }
 
+    /// How many tokens `text` has, however long it is, with the two that enclose it.
+    pub(super) fn count(&self, text: &str) -> usize {
+        let mut count = 2;
+        self.words(text, |word| {
+            count += word.tokens.len();
+            true
+        });
+        count
+    }
+
     /// Gives every word of `text` in order to `visit`, until it returns false.
     pub(super) fn words(&self, text: &str, mut visit: impl FnMut(Word<'_>) -> bool) {
         let mut scan = Scan {

@@ -117,6 +117,7 @@ const fn source_words(source: Source) -> &'static str {
         Source::Memory => "Memory",
         Source::Correction => "Correction",
         Source::Closing => "Closed day",
+        Source::Gateway => "Model call",
     }
 }
 

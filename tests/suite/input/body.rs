@@ -55,6 +55,8 @@ async fn the_table_holds_every_route_that_takes_a_json_body() {
     let known: BTreeSet<String> = world.routes.iter().map(Route::name).collect();
     let has_body = |method: &http::Method| ["POST", "PATCH", "PUT"].contains(&method.as_str());
     let all = App::routes().into_iter().filter(|(method, _, access)| has_body(method) && *access != Access::Page);
+    // The gateway's dialect is another one: see gateway/refusal.rs.
+    let all = all.filter(|(_, path, _)| !path.starts_with("/v1/"));
     for (method, path, _) in all {
         let twin = path.strip_prefix("/api").map(|path| format!("{method} {path}"));
         let is_known = known.contains(&format!("{method} {path}")) || twin.is_some_and(|twin| known.contains(&twin));

@@ -64,6 +64,10 @@ impl Embedder for Builtin {
         MODEL
     }
 
+    fn tokens(&self, text: &str) -> usize {
+        self.tokenizer.count(text)
+    }
+
     fn windows<'t>(&self, text: &'t str) -> Vec<&'t str> {
         windows::split(&self.tokenizer, text)
     }

@@ -1,0 +1,161 @@
+//! The events of streamed answers: what of them counts, what is hidden, and how an answer ends that is cut.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::meter::Meter;
+use crate::domain::gateway::Endpoint;
+use crate::domain::gateway::usage::{Usage, written};
+
+/// What is to be done with an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It goes to the caller as it came.
+    Pass,
+    /// It answers what we asked, not the caller.
+    Hide,
+    /// It goes to the caller and nothing comes after it.
+    Last,
+}
+
+/// A streamed answer as far as it has been seen.
+pub(super) struct Dialect {
+    endpoint: Endpoint,
+    wants_usage: bool,
+    /// Members of the first event that an event of ours repeats.
+    head: Value,
+    /// Choices that have begun, and those that have ended.
+    begun: BTreeSet<u64>,
+    ended: BTreeSet<u64>,
+    /// Whether the event said something a model wrote.
+    pub(super) has_said: bool,
+}
+
+impl Dialect {
+    pub(super) fn new(endpoint: Endpoint, wants_usage: bool) -> Self {
+        Self {
+            endpoint,
+            wants_usage,
+            head: Value::Null,
+            begun: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            has_said: false,
+        }
+    }
+
+    /// Reads an event's data into the meter. What is no JSON is the caller's to make sense of.
+    pub(super) fn read(&mut self, data: &str, meter: &mut Meter) -> Verdict {
+        if data.trim() == "[DONE]" {
+            return Verdict::Last;
+        }
+        let Ok(event) = serde_json::from_str::<Value>(data) else { return Verdict::Pass };
+        match self.endpoint {
+            Endpoint::Responses => self.read_response(event, meter),
+            Endpoint::Chat | Endpoint::Completions | Endpoint::Embeddings => self.read_chunk(event, meter),
+        }
+    }
+
+    fn read_chunk(&mut self, chunk: Value, meter: &mut Meter) -> Verdict {
+        let usage = Usage::parse(&chunk["usage"]);
+        meter.usage = usage.or(meter.usage);
+        let choices = chunk["choices"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for choice in choices {
+            let index = choice["index"].as_u64().unwrap_or(0);
+            self.begun.insert(index);
+            if !choice["finish_reason"].is_null() {
+                self.ended.insert(index);
+            }
+            for said in [&choice["delta"], &choice["text"]] {
+                written(said, &mut |text| {
+                    self.has_said |= !text.is_empty();
+                    meter.write(index, text);
+                });
+            }
+        }
+        let verdict =
+            if usage.is_some() && choices.is_empty() && !self.wants_usage { Verdict::Hide } else { Verdict::Pass };
+        if self.head.is_null() {
+            self.head = chunk;
+        }
+        verdict
+    }
+
+    fn read_response(&mut self, mut event: Value, meter: &mut Meter) -> Verdict {
+        let kind = event["type"].as_str().unwrap_or_default();
+        if let Some(text) = event["delta"].as_str().filter(|_| kind.rsplit('.').next() == Some("delta")) {
+            self.has_said |= !text.is_empty();
+            meter.write(event["output_index"].as_u64().unwrap_or(0), text);
+        }
+        let is_last = ["response.completed", "response.incomplete", "response.failed"].contains(&kind);
+        meter.usage = Usage::parse(&event["response"]["usage"]).or(meter.usage);
+        if kind == "response.created" {
+            self.head = event["response"].take();
+        }
+        if let Some(number) = event["sequence_number"].as_u64() {
+            // The number that the next event would have.
+            self.begun = BTreeSet::from([number.saturating_add(1)]);
+        }
+        if is_last { Verdict::Last } else { Verdict::Pass }
+    }
+
+    /// The events that end an answer which has used up what was held for it, as a model ends one that is too long.
+    pub(super) fn cut(&self, prompt: i64, said: i64) -> String {
+        if self.endpoint == Endpoint::Responses {
+            return self.cut_response(prompt, said);
+        }
+        let chunk = |choices: Value| {
+            let mut chunk = json!({});
+            for name in ["id", "object", "created", "model", "system_fingerprint"] {
+                if let Some(value) = self.head.get(name) {
+                    chunk[name] = value.clone();
+                }
+            }
+            chunk["choices"] = choices;
+            chunk
+        };
+        let first = BTreeSet::from([0]);
+        let begun = if self.begun.is_empty() { &first } else { &self.begun };
+        let choices = begun.difference(&self.ended).map(|index| match self.endpoint {
+            Endpoint::Completions => json!({"index": index, "text": "", "finish_reason": "length", "logprobs": null}),
+            _ => json!({"index": index, "delta": {}, "finish_reason": "length", "logprobs": null}),
+        });
+        let mut events = format!("data: {}\n\n", chunk(choices.collect()));
+        if self.wants_usage {
+            let mut usage = chunk(json!([]));
+            usage["usage"] = json!({
+                "prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt.saturating_add(said),
+            });
+            events.extend(["data: ", &usage.to_string(), "\n\n"]);
+        }
+        events.push_str("data: [DONE]\n\n");
+        events
+    }
+
+    fn cut_response(&self, prompt: i64, said: i64) -> String {
+        let mut response = if self.head.is_object() { self.head.clone() } else { json!({"object": "response"}) };
+        response["status"] = json!("incomplete");
+        response["incomplete_details"] = json!({"reason": "max_output_tokens"});
+        response["usage"] = json!({
+            "input_tokens": prompt, "output_tokens": said, "total_tokens": prompt.saturating_add(said),
+            "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0},
+        });
+        let number = self.begun.first().copied().unwrap_or(0);
+        let event = json!({"type": "response.incomplete", "sequence_number": number, "response": response});
+        format!("event: response.incomplete\ndata: {event}\n\n")
+    }
+}
+
+/// The event that tells why an answer ends before its end.
+pub(super) fn failure_event(endpoint: Endpoint, code: &str, message: &str) -> String {
+    match endpoint {
+        Endpoint::Responses => {
+            let event = json!({"type": "error", "code": code, "message": message, "param": null});
+            format!("event: error\ndata: {event}\n\n")
+        }
+        Endpoint::Chat | Endpoint::Completions | Endpoint::Embeddings => {
+            let error = json!({"error": {"message": message, "type": "server_error", "param": null, "code": code}});
+            format!("data: {error}\n\n")
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! A call for which something is held: it is settled once, by whatever end it comes to.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+
+use super::meter::Meter;
+use crate::domain::gateway::Grant;
+use crate::domain::gateway::estimate::{Estimate, Family};
+use crate::domain::quota::Standing;
+use crate::domain::unit::ReservationId;
+use crate::domain::{Error, Result};
+use crate::service::gateway::{self, Owner};
+use crate::web::state::AppState;
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// As it should.
+    Complete,
+    /// The client hung up.
+    ClientGone,
+    /// The answer passed what was held for it.
+    CutAtHold,
+    /// The upstream broke off.
+    UpstreamBroke,
+    /// The credential ended.
+    CredentialEnded,
+    /// The program stops.
+    Stopped,
+}
+
+impl Outcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::ClientGone => "client_gone",
+            Self::CutAtHold => "cut_at_hold",
+            Self::UpstreamBroke => "upstream_broke",
+            Self::CredentialEnded => "credential_ended",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// What is known of a call from its beginning.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) endpoint: &'static str,
+    /// The model as the caller named it.
+    pub(super) model: String,
+    pub(super) request_id: String,
+    pub(super) is_stream: bool,
+    pub(super) family: Family,
+    pub(super) estimate: Estimate,
+}
+
+impl Facts {
+    /// As they are kept with the hold.
+    pub(super) fn to_metadata(&self) -> Map<String, Value> {
+        let mut metadata = Map::new();
+        let mut set = |name: &str, value: Value| drop(metadata.insert(name.to_owned(), value));
+        set("endpoint", self.endpoint.into());
+        set("model", self.model.clone().into());
+        set("requestId", self.request_id.clone().into());
+        set("stream", self.is_stream.into());
+        set("promptTokens", self.estimate.count.into());
+        metadata
+    }
+}
+
+/// A call under way.
+pub(super) struct Held {
+    state: AppState,
+    owner: Owner,
+    hold: ReservationId,
+    pub(super) facts: Facts,
+    pub(super) grant: Grant,
+    pub(super) standing: Standing,
+    pub(super) upstream: Option<Arc<str>>,
+    pub(super) first_token: Option<Duration>,
+    started: Instant,
+    is_settled: bool,
+}
+
+/// Waits between tries to settle: the first, and how often it is doubled.
+const RETRY_WAIT: Duration = Duration::from_millis(10);
+const RETRIES: u32 = 9;
+
+impl Held {
+    pub(super) fn new(state: AppState, owner: Owner, opened: gateway::Opened, facts: Facts, started: Instant) -> Self {
+        let gateway::Opened { hold, grant, standing } = opened;
+        Self {
+            state,
+            owner,
+            hold,
+            facts,
+            grant,
+            standing,
+            upstream: None,
+            first_token: None,
+            started,
+            is_settled: false,
+        }
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Notes what has been delivered of a stream.
+    pub(super) async fn checkpoint(&self, said: i64) {
+        let (hold, delivered) = (self.hold, self.facts.estimate.count.saturating_add(said));
+        let written = self.state.store.write(move |writer| gateway::checkpoint(writer, hold, delivered)).await;
+        if let Err(error) = written {
+            tracing::warn!(?error, "a checkpoint could not be written; the next one tries again");
+        }
+    }
+
+    /// Settles a call of which nothing came: the hold is given back.
+    pub(super) async fn give_back(&mut self) -> Result<()> {
+        self.book(0, None).await
+    }
+
+    /// Settles a call with the upstream's own count, or with ours where it gave none.
+    pub(super) async fn settle(&mut self, meter: &mut Meter, status: u16, outcome: Outcome) -> Result<()> {
+        let said = meter.count();
+        let ours = if self.facts.family == Family::Unknown { "estimate" } else { "tokenizer" };
+        let prompt = self.facts.estimate.count;
+        let ours = (prompt.saturating_add(said), prompt, said, ours);
+        let theirs = meter.usage.map(|usage| (usage.total, usage.prompt, usage.completion, "upstream"));
+        let (amount, prompt, completion, counted) = theirs.unwrap_or(ours);
+        let mut metadata = self.facts.to_metadata();
+        let millis = |time: Duration| Value::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let usage = meter.usage;
+        for (name, value) in [
+            ("upstream", self.upstream.as_deref().map_or(Value::Null, Value::from)),
+            ("promptTokens", prompt.into()),
+            ("completionTokens", completion.into()),
+            ("cachedTokens", usage.and_then(|usage| usage.cached).into()),
+            ("reasoningTokens", usage.and_then(|usage| usage.reasoning).into()),
+            ("durationMs", millis(self.elapsed())),
+            ("firstTokenMs", self.first_token.map_or(Value::Null, millis)),
+            ("status", status.into()),
+            ("outcome", outcome.as_str().into()),
+            ("counted", counted.into()),
+        ] {
+            if !value.is_null() {
+                metadata.insert(name.to_owned(), value);
+            }
+        }
+        self.book(amount, Some(Value::Object(metadata))).await
+    }
+
+    /// Books the end, and tries again where the store is busy: until it is booked, nobody is told.
+    async fn book(&mut self, amount: i64, metadata: Option<Value>) -> Result<()> {
+        let mut wait = RETRY_WAIT;
+        for retry in 0..=RETRIES {
+            let (owner, hold, policy) = (self.owner.clone(), self.hold, self.state.quota.clone());
+            let metadata = metadata.clone();
+            let settled = self
+                .state
+                .store
+                .write(move |writer| gateway::settle(writer, &policy, owner.holder(), hold, amount, metadata))
+                .await;
+            match settled {
+                Ok(standing) => {
+                    self.standing = standing;
+                    self.is_settled = true;
+                    return Ok(());
+                }
+                Err(Error::Busy(_) | Error::Unavailable(_)) if retry < RETRIES => tokio::time::sleep(wait).await,
+                Err(error) => return Err(error),
+            }
+            wait *= 2;
+        }
+        Err(Error::Busy("the write queue"))
+    }
+}
+
+impl Drop for Held {
+    /// A call that ended by a panic, or whose end could not be booked, is booked with its prompt; where even that fails, the
+    /// next start does it.
+    fn drop(&mut self) {
+        if self.is_settled {
+            return;
+        }
+        let (owner, hold, policy) = (self.owner.clone(), self.hold, self.state.quota.clone());
+        let amount = self.facts.estimate.count;
+        let mut metadata = self.facts.to_metadata();
+        metadata.insert("outcome".to_owned(), json!("lost"));
+        let store = self.state.store.clone();
+        self.state.calls.start(async move {
+            let settled = store.write(move |writer| {
+                gateway::settle(writer, &policy, owner.holder(), hold, amount, Some(Value::Object(metadata)))
+            });
+            if let Err(error) = settled.await {
+                tracing::error!(?error, "a call could not be settled; the next start settles it");
+            }
+        });
+    }
+}
