@@ -116,6 +116,18 @@ CREATE TABLE ledger (
 -- the sum of the reversals of an entry
 CREATE INDEX ledger_reversals ON ledger (reverses) WHERE reverses IS NOT NULL;
 
+-- Per day, user and model: the tokens of the entries whose metadata name a model, and how many calls that were.
+CREATE TABLE model_totals (
+    day        INTEGER NOT NULL,
+    user_id    INTEGER NOT NULL REFERENCES users (id),
+    model      TEXT    NOT NULL,
+    calls      INTEGER NOT NULL DEFAULT 0,
+    prompt     INTEGER NOT NULL DEFAULT 0,
+    completion INTEGER NOT NULL DEFAULT 0,
+    tokens     INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (day, user_id, model)
+) STRICT, WITHOUT ROWID;
+
 -- The one door through which entries may leave: open only inside the transaction of an erasure or of retention, which
 -- puts a row here and takes it away again before it commits.
 CREATE TABLE ledger_door (

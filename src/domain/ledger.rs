@@ -16,6 +16,8 @@ pub const BATCH_MAX: usize = 1_000;
 pub const METADATA_BYTES_MAX: usize = 4 * 1024;
 /// Deepest nesting of metadata.
 pub const METADATA_DEPTH_MAX: usize = 8;
+/// Longest name of a model that is counted by itself, in characters.
+pub const MODEL_CHARACTERS_MAX: usize = 128;
 
 /// What is metered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,6 +137,41 @@ pub struct Entry {
     pub reverses: Option<EntryId>,
     /// Free-form, an object.
     pub metadata: Option<Value>,
+}
+
+/// What the metadata of an entry of tokens say of the call that used them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelUse {
+    /// The model's name.
+    pub model: String,
+    /// Tokens of the prompt, and of the completion, where they are told; at most the entry's amount.
+    pub parts: (i64, i64),
+}
+
+impl ModelUse {
+    /// Of an entry of `amount` tokens; none where its metadata name no model.
+    pub fn of(metadata: Option<&Value>, amount: i64) -> Option<Self> {
+        let metadata = metadata?;
+        let model = metadata.get("model")?.as_str()?;
+        let is_name = !model.is_empty() && model.chars().count() <= MODEL_CHARACTERS_MAX;
+        let part = |name| metadata.get(name).and_then(Value::as_i64).unwrap_or(0).clamp(0, amount.max(0));
+        is_name.then(|| Self { model: model.to_owned(), parts: (part("promptTokens"), part("completionTokens")) })
+    }
+}
+
+/// What a user used of a model over some days.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelTotal {
+    /// The model's name.
+    pub model: String,
+    /// Entries, without those that take others back.
+    pub calls: i64,
+    /// Tokens of prompts, as far as they were told.
+    pub prompt: i64,
+    /// Tokens of completions, as far as they were told.
+    pub completion: i64,
+    /// Tokens, less what was taken back.
+    pub tokens: i64,
 }
 
 /// One day of a series.

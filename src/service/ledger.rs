@@ -8,7 +8,7 @@ use super::quota::{self, Policy};
 use crate::domain::auth::{User, UserKey};
 use crate::domain::calendar::Day;
 use crate::domain::ledger::{
-    AHEAD_MS_MAX, BACKDATE_MS_MAX, Entry, HistoryDay, NewEntry, ResourceType, SeriesDay, Source, Window,
+    AHEAD_MS_MAX, BACKDATE_MS_MAX, Entry, HistoryDay, ModelTotal, NewEntry, ResourceType, SeriesDay, Source, Window,
 };
 use crate::domain::quota::{Holder, Limits, Standing, State, window_days};
 use crate::domain::unit::{EntryId, Timestamp};
@@ -176,6 +176,8 @@ pub struct Report {
     pub since: Day,
     /// A row a resource, in the order of `ResourceType::ALL`.
     pub rows: Vec<ReportRow>,
+    /// The tokens of the days by model, most first.
+    pub models: Vec<ModelTotal>,
 }
 
 /// A resource of a [`Report`].
@@ -228,7 +230,8 @@ pub fn report(reader: &Reader<'_>, policy: &Policy, user: &User, tier: &str, day
         history.drain(..usize::try_from(head).unwrap_or(0));
         rows.push(ReportRow { standing, history });
     }
-    Ok(Report { now: reader.now(), since: calendar.day_of(user.created_at), rows })
+    let models = store::model_totals(reader, user.key, &(first..=calendar.day_of(reader.now())))?;
+    Ok(Report { now: reader.now(), since: calendar.day_of(user.created_at), rows, models })
 }
 
 /// Everything about a user's usage: what `/usage/stats` answers.

@@ -38,6 +38,19 @@ const CHECKS: &[Check] = &[
               WHERE coalesce(b.amount, 0) <> coalesce(s.amount, 0)",
     },
     Check {
+        name: "totals by model are the sums of their entries",
+        sql: "WITH named AS (SELECT e.day, e.user_id, e.amount, \
+              json_extract(coalesce(r.metadata, CASE WHEN e.reverses IS NULL THEN e.metadata END), '$.model') AS model, \
+              json_type(coalesce(r.metadata, CASE WHEN e.reverses IS NULL THEN e.metadata END), '$.model') AS kind \
+              FROM ledger e LEFT JOIN ledger r ON r.id = e.reverses WHERE e.resource = 0 AND e.source <> 4), \
+              sums AS (SELECT day, user_id, model, sum(amount) AS tokens FROM named \
+              WHERE kind = 'text' AND length(model) BETWEEN 1 AND 128 GROUP BY day, user_id, model) \
+              SELECT 'user ' || coalesce(t.user_id, s.user_id) || ' day ' || date(coalesce(t.day, s.day) * 86400, 'unixepoch') || \
+              ': total ' || coalesce(t.tokens, 'missing') || ', entries ' || coalesce(s.tokens, 'none') \
+              FROM model_totals t FULL JOIN sums s USING (day, user_id, model) \
+              WHERE coalesce(t.tokens, 0) <> coalesce(s.tokens, 0)",
+    },
+    Check {
         name: "every entry is on its chain",
         sql: "WITH chained AS (SELECT id, previous, lag(id) OVER (PARTITION BY user_id, resource ORDER BY id) AS before FROM ledger) \
               SELECT 'entry ' || id || ' follows ' || coalesce(previous, 'none') || ' instead of ' || coalesce(before, 'none') \

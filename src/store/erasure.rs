@@ -7,7 +7,7 @@ use crate::domain::Result;
 use crate::domain::auth::UserKey;
 
 /// What belongs to a user beside memories, in an order that leaves no row naming a missing one.
-const TABLES: [(&str, &str); 12] = [
+const TABLES: [(&str, &str); 13] = [
     ("sessions", "DELETE FROM sessions WHERE user_id = ?1"),
     ("tokens", "DELETE FROM tokens WHERE user_id = ?1"),
     ("links", "DELETE FROM links WHERE user_id = ?1"),
@@ -19,6 +19,7 @@ const TABLES: [(&str, &str); 12] = [
     ("ledger_entries", "DELETE FROM ledger WHERE user_id = ?1 AND reverses IS NOT NULL"),
     ("ledger_entries", "DELETE FROM ledger WHERE user_id = ?1"),
     ("day_totals", "DELETE FROM buckets WHERE user_id = ?1"),
+    ("model_totals", "DELETE FROM model_totals WHERE user_id = ?1"),
     ("accounts", "DELETE FROM accounts WHERE user_id = ?1"),
 ];
 

@@ -1,5 +1,8 @@
 //! Ledger entries, and the totals that are written with them.
 
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+
 use rusqlite::{OptionalExtension, Row, params};
 use serde_json::Value;
 
@@ -7,7 +10,7 @@ use super::id::{self, Table};
 use super::{Reader, Writer, fault};
 use crate::domain::auth::UserKey;
 use crate::domain::calendar::Day;
-use crate::domain::ledger::{Entry, NewEntry, ResourceType, Source};
+use crate::domain::ledger::{Entry, ModelTotal, ModelUse, NewEntry, ResourceType, Source};
 use crate::domain::unit::{EntryId, Timestamp};
 use crate::domain::{Error, Result};
 
@@ -113,6 +116,9 @@ pub(crate) fn append(writer: &mut Writer<'_>, new: &NewEntry, recorded_on: Day) 
             params![recorded_on.0, resource, new.user.0, row],
         )?;
     }
+    if new.resource == ResourceType::LlmTokens {
+        count_model(writer, new)?;
+    }
     Ok(Entry {
         id: EntryId(id::encode(Table::Ledger, now, row)),
         resource: new.resource,
@@ -124,6 +130,56 @@ pub(crate) fn append(writer: &mut Writer<'_>, new: &NewEntry, recorded_on: Day) 
         reverses: new.reverses,
         metadata: new.metadata.clone(),
     })
+}
+
+/// Counts an entry of tokens by its model; one that takes another back, by that one's.
+fn count_model(writer: &mut Writer<'_>, new: &NewEntry) -> Result<()> {
+    let found = match new.reverses {
+        None => ModelUse::of(new.metadata.as_ref(), new.amount),
+        Some(reversed) => {
+            let entry = find_entry(writer, new.user, reversed)?;
+            entry.and_then(|entry| ModelUse::of(entry.metadata.as_ref(), 0))
+        }
+    };
+    let Some(ModelUse { model, parts: (prompt, completion) }) = found else { return Ok(()) };
+    // What is told of prompts and completions is not checked against anything, so its sums stop where 64 bits end.
+    writer.execute(
+        "INSERT INTO model_totals (day, user_id, model, calls, prompt, completion, tokens) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
+         ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, tokens = tokens + excluded.tokens, \
+         prompt = min(prompt, 9223372036854775807 - excluded.prompt) + excluded.prompt, \
+         completion = min(completion, 9223372036854775807 - excluded.completion) + excluded.completion",
+        params![new.day.0, new.user.0, model, i64::from(new.reverses.is_none()), prompt, completion, new.amount],
+    )?;
+    Ok(())
+}
+
+/// What a user used by model in `days`, most tokens first.
+pub(crate) fn model_totals(reader: &Reader<'_>, user: UserKey, days: &RangeInclusive<Day>) -> Result<Vec<ModelTotal>> {
+    let mut statement = reader
+        .prepare("SELECT model, calls, prompt, completion, tokens FROM model_totals WHERE day = ?1 AND user_id = ?2")?;
+    let mut totals: HashMap<String, ModelTotal> = HashMap::new();
+    // A look a day: the rows of one day lie together, over all users.
+    for day in days.start().0..=days.end().0 {
+        let rows = statement.query_map(params![day, user.0], |row| {
+            let [calls, prompt, completion, tokens] = [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?];
+            Ok(ModelTotal { model: row.get(0)?, calls, prompt, completion, tokens })
+        });
+        for row in rows.map_err(fault)? {
+            let row = row.map_err(fault)?;
+            match totals.get_mut(&row.model) {
+                Some(total) => {
+                    total.calls = total.calls.saturating_add(row.calls);
+                    total.prompt = total.prompt.saturating_add(row.prompt);
+                    total.completion = total.completion.saturating_add(row.completion);
+                    total.tokens = total.tokens.saturating_add(row.tokens);
+                }
+                None => drop(totals.insert(row.model.clone(), row)),
+            }
+        }
+    }
+    let mut totals: Vec<ModelTotal> = totals.into_values().collect();
+    totals.sort_unstable_by(|one, other| other.tokens.cmp(&one.tokens).then_with(|| one.model.cmp(&other.model)));
+    Ok(totals)
 }
 
 fn row_of(id: EntryId) -> Result<id::Row> {

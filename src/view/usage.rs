@@ -5,16 +5,19 @@ use maud::{Markup, html};
 use super::chart::Chart;
 use super::layout::{self, Frame, Place};
 use super::part::{
-    icon, instant, is_or_are, limit, notice, percent_of, resource_name as name, section_head, short_amount, short_day,
-    span, state_marks, state_of, stick, window_name,
+    icon, instant, is_or_are, limit, notice, percent, percent_of, resource_name as name, section_head, share,
+    short_amount, short_day, span, state_marks, state_of, stick, window_name,
 };
 use crate::domain::calendar::Day;
-use crate::domain::ledger::{HistoryDay, ResourceType, Window};
+use crate::domain::ledger::{HistoryDay, ModelTotal, ResourceType, Window};
 use crate::domain::quota::{Limit, Limits, Standing, State};
 use crate::domain::unit::{Timestamp, thousands};
 
 /// The looks back that the page offers, in days.
 pub const RANGES: [i32; 3] = [7, 30, 90];
+
+/// Most models that are listed by name.
+const MODELS_MAX: usize = 20;
 
 /// What the page shows.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +30,8 @@ pub struct UsagePage<'a> {
     pub since: Day,
     /// A row a resource.
     pub rows: &'a [UsageRow],
+    /// The tokens of the days by model, most first.
+    pub models: &'a [ModelTotal],
     /// Where an upgrade prompt leads; empty: there is none.
     pub upgrade_url: &'a str,
     /// The limits of the user's tier, and the next tier above it with its limits.
@@ -60,6 +65,7 @@ impl UsagePage<'_> {
             }
             (self.history())
             (self.breakdown())
+            (self.models())
             (self.upgrade())
         };
         layout::inside("Usage", Some(Place::Usage), self.frame, &content)
@@ -150,6 +156,45 @@ impl UsagePage<'_> {
         }
     }
 
+    /// What the tokens were spent on, by model; what names no model stands in a row of its own.
+    fn models(&self) -> Markup {
+        if self.models.is_empty() {
+            return html! {};
+        }
+        let tokens = self.rows.iter().find(|row| row.standing.resource == ResourceType::LlmTokens);
+        let all = tokens.map_or(0, |row| row.amount);
+        let sum = |part: fn(&ModelTotal) -> i64| self.models.iter().map(part).fold(0, i64::saturating_add);
+        let named = sum(|total| total.tokens);
+        let line = html! { "What the tokens of the last " (self.days) " days were spent on" };
+        let hidden = self.models.len().saturating_sub(MODELS_MAX);
+        html! {
+            section.section aria-labelledby="h-models" {
+                (section_head("h-models", "By model", &line, &html! {}))
+                table.stack role="table" aria-labelledby="h-models" {
+                    thead role="rowgroup" { tr role="row" {
+                        th role="columnheader" scope="col" { "Model" }
+                        @for head in ["Calls", "Tokens in", "Tokens out", "Tokens", "Share of tokens"] {
+                            th.num role="columnheader" scope="col" { (head) }
+                        }
+                    } }
+                    tbody role="rowgroup" {
+                        @for total in self.models.iter().take(MODELS_MAX) { (model_row(&total.model, Some(total), total.tokens, all)) }
+                        @if all > named { (model_row("No model named", None, all.saturating_sub(named), all)) }
+                    }
+                    tfoot role="rowgroup" { tr role="row" {
+                        th role="rowheader" scope="row" { "Total" }
+                        td.num role="cell" data-label="Calls" { (thousands(sum(|total| total.calls))) }
+                        td.num role="cell" data-label="Tokens in" { (thousands(sum(|total| total.prompt))) }
+                        td.num role="cell" data-label="Tokens out" { (thousands(sum(|total| total.completion))) }
+                        td.num role="cell" data-label="Tokens" { (thousands(all.max(named))) }
+                        td.num role="cell" data-label="Share" { (percent(all, all)) }
+                    } }
+                }
+                @if hidden > 0 { p.muted.small { (thousands(i64::try_from(hidden).unwrap_or(i64::MAX))) " more models with fewer tokens are in the total." } }
+            }
+        }
+    }
+
     /// Where a limit is close and there is a way to raise it: what the next tier allows.
     fn upgrade(&self) -> Markup {
         let is_close = self.rows.iter().any(|row| state_of(&row.standing) != State::Ok);
@@ -185,6 +230,30 @@ impl UsagePage<'_> {
                             } } }
                         }
                     }
+                }
+            }
+        }
+    }
+}
+
+/// A row of the table by model; `total` is none for what names no model.
+fn model_row(name: &str, total: Option<&ModelTotal>, tokens: i64, all: i64) -> Markup {
+    let cell = |label: &str, figure: Option<i64>| {
+        html! {
+            td.num.nil[figure.is_none()] role="cell" data-label=(label) { @if let Some(figure) = figure { (thousands(figure)) } @else { "–" } }
+        }
+    };
+    html! {
+        tr role="row" {
+            th role="rowheader" scope="row" { (name) }
+            (cell("Calls", total.map(|total| total.calls)))
+            (cell("Tokens in", total.map(|total| total.prompt)))
+            (cell("Tokens out", total.map(|total| total.completion)))
+            (cell("Tokens", Some(tokens)))
+            td.num role="cell" data-label="Share" {
+                span.share {
+                    svg width="100%" height="10" aria-hidden="true" focusable="false" { rect width=(share(tokens, all)) height="10" {} }
+                    (percent(tokens, all))
                 }
             }
         }

@@ -38,6 +38,7 @@ pub(in crate::web) async fn usage(State(state): State<AppState>, Visitor(known):
         days,
         since: report.since,
         rows: &rows,
+        models: &report.models,
         upgrade_url: &state.config.upgrade_url,
         tiers: (tiers.limits(&visitor.tier), tiers.next_above(&visitor.tier)),
     };

@@ -99,3 +99,42 @@ async fn months_are_added_up_from_their_first_day() {
     assert!(month.contains("Sat 28 Feb: 0 minutes used, 20 of 60 this month"), "{month}");
     assert!(month.contains("Sun 1 Mar: 5 minutes used, 5 of 60 this month"), "{month}");
 }
+
+#[tokio::test]
+async fn tokens_are_told_by_model_and_what_is_taken_back_is_less() {
+    let app = TestApp::new();
+    let user = app.user_with_password("a@example.org", "basic").await;
+    let admin = app.admin("root@example.org").await;
+    let cookie = cookie(&app, "a@example.org").await;
+    let none = page(&app, "/usage", &cookie).await.expect(200).text;
+    assert!(!none.contains("By model"), "{none}");
+    let chat = json!({"model": "chat-large", "promptTokens": 600, "completionTokens": 100});
+    let mut first = String::new();
+    for (amount, metadata) in [
+        (700, chat.clone()),
+        (300, chat),
+        (250, json!({"model": "embed <b>text</b>", "promptTokens": 9_999_999})),
+        (50, json!({"model": 7})),
+        (20, json!({"model": "x".repeat(129)})),
+    ] {
+        let body = json!({"resourceType": "llm_tokens", "amount": amount, "metadata": metadata});
+        let made = app.call("POST", "/usage/record", Some(&user.token), Some(body)).await.expect(201).json;
+        first = if first.is_empty() { made["id"].as_str().unwrap().to_owned() } else { first };
+    }
+    let path = format!("/api/admin/users/{}/ledger", user.id);
+    let back = json!({"resourceType": "llm_tokens", "amount": -200, "reason": "counted twice", "reverses": first});
+    app.call("POST", &path, Some(&admin.token), Some(back)).await.expect(201);
+    let text = page(&app, "/usage?days=7", &cookie).await.expect(200).text;
+    let table = between(&text, "h-models\">By model", "</table>");
+    let row = |name: &str| between(table, &format!("\"row\">{name}</th>"), "</tr>").to_owned();
+    let figures = |name: &str| {
+        let row = row(name);
+        row.split("</td>").filter_map(|cell| cell.rsplit_once('>')).map(|(_, text)| text.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(figures("chat-large")[..4], ["2", "900", "200", "800"], "{table}");
+    assert_eq!(figures("embed &lt;b&gt;text&lt;/b&gt;")[..4], ["1", "250", "0", "250"], "{table}");
+    assert_eq!(figures("No model named")[..4], ["–", "–", "–", "70"], "{table}");
+    assert_eq!(figures("Total")[..4], ["3", "1,150", "200", "1,120"], "{table}");
+    let found = tallybox::service::check::run(app.app.store()).unwrap();
+    assert!(found.is_empty(), "{found:#?}");
+}
