@@ -5,11 +5,12 @@ use maud::{Markup, html};
 use super::door::new_password;
 use super::layout::{self, Frame, Place};
 use super::part::{Field, copy, done, field_error, limit, moment, pager, resource_name, section_head, select, wrong};
+use super::usage::per;
 use crate::domain::Fault;
 use crate::domain::auth::{ApiToken, Role, Scope, Scopes, User};
 use crate::domain::ledger::ResourceType;
 use crate::domain::page::Page;
-use crate::domain::quota::Limits;
+use crate::domain::quota::{Limit, Limits};
 
 /// Lives of a token that the form offers: days, and how they are called.
 pub const EXPIRIES: [(&str, &str); 4] =
@@ -122,7 +123,7 @@ impl AccountPage<'_> {
                         dd {
                             (self.frame.who.tier)
                             @for resource in ResourceType::ALL {
-                                span.sub { (resource_name(resource)) ": " (limit(resource, self.limits.of(resource))) }
+                                span.sub { (resource_name(resource)) ": " (limit(resource, self.limits.of(resource))) @if self.limits.of(resource) != Limit::Unlimited { (per(resource)) } }
                             }
                         }
                     }

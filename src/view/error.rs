@@ -34,6 +34,8 @@ impl ErrorPage<'_> {
                 p.lead {
                     @match self.status {
                         404 => { "There is no page at " code { (self.path) } ". It may have moved, or the address has a slip in it." }
+                        // What a session does not open is for administrators alone.
+                        403 if self.code == "scope_required" => { "It is for administrators of this Tallybox." }
                         _ => { (sentence(self.detail)) }
                     }
                 }

@@ -274,7 +274,8 @@ fn days_words(count: usize) -> String {
     if count == 1 { "one day".to_owned() } else { format!("{count} days") }
 }
 
-const fn per(resource: ResourceType) -> &'static str {
+/// What a limit is counted over, behind its figure.
+pub(super) const fn per(resource: ResourceType) -> &'static str {
     match resource.window() {
         Window::Day => " a day",
         Window::Month => " a month",

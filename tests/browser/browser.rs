@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use fantoccini::actions::{InputSource, KeyAction, KeyActions};
+use fantoccini::actions::{InputSource, KeyAction, KeyActions, MouseActions, PointerAction};
 use fantoccini::elements::Element;
 use fantoccini::key::Key;
 use fantoccini::wd::WebDriverCompatibleCommand;
@@ -143,6 +143,15 @@ impl Browser {
         self.text("h1").await
     }
 
+    /// The texts, as they are seen, of all that `css` selects.
+    pub(crate) async fn texts(&self, css: &str) -> Vec<String> {
+        let mut texts = Vec::new();
+        for found in self.client.find_all(Locator::Css(css)).await.unwrap() {
+            texts.push(found.text().await.unwrap());
+        }
+        texts
+    }
+
     /// The text, as it is seen, of the first element that `css` selects.
     pub(crate) async fn text(&self, css: &str) -> String {
         let found = self.client.find(Locator::Css(css)).await.unwrap_or_else(|error| panic!("{css}: {error}"));
@@ -207,9 +216,28 @@ impl Browser {
         }
     }
 
+    /// Chooses the option `value` of the field `name`.
+    pub(crate) async fn choose(&self, name: &str, value: &str) {
+        let css = format!("select[name='{name}'] option[value='{value}']");
+        let option = self.client.find(Locator::Css(&css)).await.unwrap_or_else(|error| panic!("{css}: {error}"));
+        option.click().await.unwrap();
+    }
+
+    /// Moves the pointer onto the first element that `css` selects.
+    pub(crate) async fn point_at(&self, css: &str) {
+        let element = self.client.find(Locator::Css(css)).await.unwrap_or_else(|error| panic!("{css}: {error}"));
+        let there = PointerAction::MoveToElement { element, duration: None, x: 0.0, y: 0.0 };
+        self.client.perform_actions(MouseActions::new("mouse".to_owned()).then(there)).await.unwrap();
+    }
+
     /// Presses the tabulator key.
     pub(crate) async fn tab(&self) {
-        let key: char = Key::Tab.into();
+        self.key(Key::Tab).await;
+    }
+
+    /// Presses a key on what has the focus.
+    pub(crate) async fn key(&self, key: Key) {
+        let key: char = key.into();
         let keys =
             KeyActions::new("keys".to_owned()).then(KeyAction::Down { value: key }).then(KeyAction::Up { value: key });
         self.client.perform_actions(keys).await.unwrap();
@@ -277,10 +305,12 @@ impl Browser {
             let event: Value = serde_json::from_str(entry["message"].as_str().unwrap()).unwrap();
             let event = &event["message"];
             let url = event["params"]["request"]["url"].as_str().unwrap_or_default();
+            // What an address holds in itself, as the drawing of the browser's own calendar, is no request to anybody.
+            let stays = |url: &str| url.starts_with("data:");
             let is_ours = |url: &str| url.strip_prefix(&self.origin).is_some_and(|path| path.starts_with('/'));
             // The browser's own first page asks for files that it carries.
             let asker = event["params"]["documentURL"].as_str().unwrap_or_default();
-            if event["method"] == "Network.requestWillBeSent" && is_ours(asker) && !is_ours(url) {
+            if event["method"] == "Network.requestWillBeSent" && is_ours(asker) && !is_ours(url) && !stays(url) {
                 found.push(format!("asked for {url}"));
             }
         }

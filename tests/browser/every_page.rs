@@ -80,7 +80,7 @@ async fn beyond_the_keyboard(browser: &Browser) -> Vec<String> {
         if (!here || here === document.body || window.reached.has(here)) return null;
         window.reached.add(here);
         const style = getComputedStyle(here);
-        return [here.className, here.outerHTML, style.outlineStyle, parseFloat(style.outlineWidth)]";
+        return [here.getAttribute('class') ?? '', here.outerHTML, style.outlineStyle, parseFloat(style.outlineWidth)]";
     let mut faults = Vec::new();
     let is_inside: bool = browser.script(BEGIN, Vec::new()).await;
     for count in 0.. {

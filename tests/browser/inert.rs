@@ -23,8 +23,8 @@ const FOREIGN: &str = "
 #[tokio::test]
 async fn what_people_write_is_shown_and_does_nothing() {
     let world = World::of(TestApp::with_config(&tiers_named_by_payloads())).await;
-    let sessions = people_named_by_payloads(&world).await;
-    memories_of_payloads(&world).await;
+    let people = people_named_by_payloads(&world).await;
+    let memories = memories_of_payloads(&world).await;
     browse(world, Scripts::On, async |browser, world| {
         browser.lift_policy().await;
         browser.complaints().await;
@@ -33,8 +33,32 @@ async fn what_people_write_is_shown_and_does_nothing() {
             browser.visit(&world.path(page)).await;
             is_inert(browser, page.name).await;
         }
-        for (payload, session) in PAYLOADS.iter().zip(&sessions) {
-            browser.hold_session(Some(session)).await;
+        browser.hold_session(Some(world.session(CALM))).await;
+        for (payload, id) in PAYLOADS.iter().zip(&memories) {
+            for path in [format!("/memories/{id}"), format!("/memories/{id}/delete")] {
+                browser.visit(&path).await;
+                is_inert(browser, payload).await;
+                assert_eq!(browser.text(".memory-text").await, *payload);
+            }
+            let asked = [("q", payload), ("tag", payload), ("type", payload), ("session", payload)];
+            browser.visit(&format!("/memories?{}", serde_urlencoded::to_string(asked).unwrap())).await;
+            is_inert(browser, payload).await;
+            assert_eq!(browser.text(".result-text").await, *payload);
+        }
+        browser.hold_session(Some(world.session(ADMIN))).await;
+        for (payload, person) in PAYLOADS.iter().zip(&people) {
+            let asked = serde_urlencoded::to_string([("q", payload)]).unwrap();
+            let (user, erase) = (format!("/admin/users/{}", person.id), format!("/admin/users/{}/erase", person.id));
+            for path in [user, erase, format!("/admin?{asked}"), format!("/admin/audit?{asked}")] {
+                browser.visit(&path).await;
+                is_inert(browser, payload).await;
+                let main: String =
+                    browser.script("return document.querySelector('main').textContent", Vec::new()).await;
+                assert!(main.contains(payload), "{path}: {main}");
+            }
+        }
+        for (payload, person) in PAYLOADS.iter().zip(&people) {
+            browser.hold_session(Some(&person.session)).await;
             browser.visit("/usage").await;
             is_inert(browser, payload).await;
             let shown: String = browser.script("return document.querySelector('.who').textContent", Vec::new()).await;
@@ -46,19 +70,6 @@ async fn what_people_write_is_shown_and_does_nothing() {
 
 #[tokio::test]
 async fn what_a_request_says_is_shown_and_does_nothing() {
-    const SEND: &str = "
-        const form = document.createElement('form');
-        form.method = 'post';
-        form.action = '/login';
-        for (const [name, value] of [['email', arguments[0]], ['next', '/' + arguments[0]], ['password', 'not it']]) {
-            const field = document.createElement('input');
-            field.type = 'hidden';
-            field.name = name;
-            field.value = value;
-            form.append(field);
-        }
-        document.body.append(form);
-        form.submit()";
     const TYPED: &str = "
         const form = document.querySelector('form[action=\"/login\"]');
         return [form.email.value, form.next.value]";
@@ -69,9 +80,8 @@ async fn what_a_request_says_is_shown_and_does_nothing() {
             let quoted = serde_urlencoded::to_string([("q", payload)]).unwrap().split_off(2).replace('+', "%20");
             browser.visit(&format!("/{quoted}")).await;
             is_inert(browser, payload).await;
-            let before = browser.root().await;
-            let () = browser.script(SEND, vec![json!(payload)]).await;
-            browser.leaves(&before, payload).await;
+            let next = format!("/{payload}");
+            send(browser, "/login", &[("email", payload), ("next", &next), ("password", "not it")]).await;
             let (email, next): (String, String) = browser.script(TYPED, Vec::new()).await;
             assert_eq!(email, *payload);
             // Where that is no address of the box, it is where everybody goes.
@@ -80,6 +90,59 @@ async fn what_a_request_says_is_shown_and_does_nothing() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_a_form_refuses_is_shown_again_and_does_nothing() {
+    const TYPED: &str = "return [...document.querySelectorAll(`[name='${arguments[0]}']`)].map(field => field.value)";
+    browse(World::lived_in().await, Scripts::On, async |browser, world| {
+        browser.lift_policy().await;
+        browser.visit("/login").await;
+        let memory = format!("/memories/{}", world.memory);
+        let user = format!("/admin/users/{}", world.users[CALM].id);
+        let erase = format!("{user}/erase");
+        for payload in PAYLOADS {
+            let text = [("input_context", *payload), ("type", payload), ("tier", payload), ("tags", payload)];
+            let correction =
+                [("resourceType", "llm_tokens"), ("amount", payload), ("reverses", payload), ("reason", *payload)];
+            for (email, path, fields, shown) in [
+                (CALM, &*memory, &text[..], "input_context"),
+                (CALM, "/account/tokens", &[("name", payload), ("expires", "30")], "name"),
+                (ADMIN, "/admin/users", &[("email", payload), ("role", payload), ("tier", payload)], "email"),
+                (ADMIN, &*erase, &[("confirm", payload)], "confirm"),
+                (ADMIN, &format!("{user}/ledger"), &correction, "amount"),
+            ] {
+                browser.hold_session(Some(world.session(email))).await;
+                browser.complaints().await;
+                send(browser, path, fields).await;
+                assert_eq!(browser.status().await, 422, "{path}: {payload}");
+                is_inert(browser, payload).await;
+                let typed: Vec<String> = browser.script(TYPED, vec![json!(shown)]).await;
+                assert!(typed.iter().any(|typed| typed == payload), "{path}: {typed:?}");
+            }
+        }
+    })
+    .await;
+}
+
+/// Sends a form from the page that is shown, and waits for the answer.
+async fn send(browser: &Browser, path: &str, fields: &[(&str, &str)]) {
+    const SEND: &str = "
+        const form = document.createElement('form');
+        form.method = 'post';
+        form.action = arguments[0];
+        for (const [name, value] of arguments[1]) {
+            const field = document.createElement('input');
+            field.type = 'hidden';
+            field.name = name;
+            field.value = value;
+            form.append(field);
+        }
+        document.body.append(form);
+        form.submit()";
+    let before = browser.root().await;
+    let () = browser.script(SEND, vec![json!(path), json!(fields)]).await;
+    browser.leaves(&before, path).await;
 }
 
 /// Nothing of the page ran, was taken for markup or was loaded from elsewhere. (A dialogue that is open fails any command.)
@@ -106,11 +169,17 @@ fn toml_text(text: &str) -> String {
     serde_json::to_string(text).unwrap()
 }
 
-/// A user for each payload, who is on the tier of that name; their sessions.
-async fn people_named_by_payloads(world: &World) -> Vec<String> {
+/// A user who is named by a payload.
+struct Person {
+    id: String,
+    session: String,
+}
+
+/// A user for each payload, who is on the tier of that name.
+async fn people_named_by_payloads(world: &World) -> Vec<Person> {
     let tiers = Config::parse(Some(&tiers_named_by_payloads()), &Environment::default()).unwrap().tiers;
     let password_hash = password::hash(PASSWORD).unwrap();
-    let mut sessions = Vec::new();
+    let mut people = Vec::new();
     for payload in PAYLOADS {
         let (by, tiers) = (world.app.by(), tiers.clone());
         let email = format!("{payload}@example.org");
@@ -120,27 +189,32 @@ async fn people_named_by_payloads(world: &World) -> Vec<String> {
             tier: (*payload).to_owned(),
             password_hash: Some(password_hash.clone()),
         };
-        world.app.app.store().write(move |writer| create(writer, &by, &tiers, &new)).await.unwrap();
-        sessions.push(world.app.log_in(&email).await);
+        let made = world.app.app.store().write(move |writer| create(writer, &by, &tiers, &new)).await.unwrap();
+        people.push(Person { id: made.0.id.to_string(), session: world.app.log_in(&email).await });
     }
-    sessions
+    people
 }
 
-/// Memories, tokens and entries that carry payloads wherever the API takes text, of those who look at the table's pages.
-async fn memories_of_payloads(world: &World) {
-    for email in [CALM, ADMIN] {
+/// Memories, tokens and entries that carry payloads wherever the API takes text, of those who look at the table's pages. The
+/// ids of the memories of [`CALM`].
+async fn memories_of_payloads(world: &World) -> Vec<String> {
+    let mut ids = Vec::new();
+    for email in [ADMIN, CALM] {
+        ids.clear();
         let token = Some(world.users[email].token.as_str());
         let session = Some(world.session(email));
         for payload in PAYLOADS {
             let memory = json!({"type": payload, "input_context": payload, "tags": [payload], "session": payload,
                 "metadata": {*payload: payload}});
-            world.app.call("POST", "/memory/store", token, Some(memory)).await.expect(201);
+            let stored = world.app.call("POST", "/memory/store", token, Some(memory)).await.expect(201);
+            ids.push(stored.json["id"].as_str().unwrap().to_owned());
             let named = json!({"name": payload});
             world.app.call("POST", "/auth/tokens", session, Some(named)).await.expect(201);
             let entry = json!({"resourceType": "llm_tokens", "amount": 1, "metadata": {"text": payload}});
             world.app.call("POST", "/usage/record", token, Some(entry)).await.expect(201);
         }
     }
+    ids
 }
 
 #[tokio::test]

@@ -10,10 +10,13 @@ mod support;
 #[path = "../suite/world.rs"]
 mod world;
 
+mod account;
+mod admin;
 mod browser;
 mod door;
 mod driver;
 mod every_page;
 mod inert;
+mod memories;
 mod payloads;
 mod usage;

@@ -1,5 +1,8 @@
 //! The page of the usage.
 
+use fantoccini::key::Key;
+use serde_json::json;
+
 use super::browser::{Browser, Scripts, browse};
 use super::world::{CALM, CLOSE, OVER, World};
 
@@ -44,7 +47,7 @@ async fn the_range_is_changed_by_a_click() {
             assert_eq!(chosen(browser).await, "30 days");
             for days in [7, 90, 30] {
                 browser.press(&format!("{days} days")).await;
-                assert_eq!(browser.place().await, format!("/usage?days={days}"));
+                assert_eq!(browser.place().await, format!("/usage?days={days}#history"));
                 assert_eq!(chosen(browser).await, format!("{days} days"));
             }
         })
@@ -54,4 +57,43 @@ async fn the_range_is_changed_by_a_click() {
 
 async fn chosen(browser: &Browser) -> String {
     browser.text(".seg [aria-current]").await
+}
+
+#[tokio::test]
+async fn a_chart_reads_out_the_day_that_is_pointed_at_or_reached_by_the_keys() {
+    const FOCUS: &str = "document.querySelector(arguments[0]).focus()";
+    browse(World::lived_in().await, Scripts::On, async |browser, world| {
+        browser.hold_session(Some(world.session(CALM))).await;
+        browser.visit("/usage?days=7").await;
+        assert!(browser.text(".reading").await.starts_with("Point at a day"));
+        browser.point_at(".plot > svg g.day:nth-last-of-type(3)").await;
+        let pointed = browser.text(".reading").await;
+        assert!(pointed.contains("8 Mar"), "{pointed}");
+        let () = browser.script(FOCUS, vec![json!(".plot > svg")]).await;
+        for (key, day) in [(Key::End, "10 Mar"), (Key::Left, "9 Mar"), (Key::Right, "10 Mar"), (Key::Home, "4 Mar")] {
+            browser.key(key).await;
+            let read = browser.text(".reading").await;
+            assert!(read.contains(day), "{day}: {read}");
+            assert_eq!(browser.texts("g.day.is-read").await.len(), 1);
+        }
+        assert!(!browser.has("details[open]").await);
+        let () = browser.script(FOCUS, vec![json!("summary")]).await;
+        browser.key(Key::Enter).await;
+        let table = browser.text("details[open] table").await;
+        assert!(table.contains("10 Mar") && table.contains("12,500"), "{table}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_figures_of_a_chart_are_a_click_away_without_scripts() {
+    browse(World::lived_in().await, Scripts::Off, async |browser, world| {
+        browser.hold_session(Some(world.session(CALM))).await;
+        browser.visit("/usage?days=7").await;
+        assert!(!browser.has(".reading").await && browser.has(".plot > svg").await);
+        browser.click("Show the figures as a table: LLM tokens per day").await;
+        let table = browser.text("details[open] table").await;
+        assert!(table.contains("10 Mar") && table.contains("12,500"), "{table}");
+    })
+    .await;
 }

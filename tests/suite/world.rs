@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tallybox::service::auth::account::{load_by_email, reset_password};
 use tallybox::service::auth::link;
 
@@ -18,7 +18,8 @@ pub(crate) const CLOSE: &str = "close@example.org";
 pub(crate) const OVER: &str = "over@example.org";
 /// On a tier without limits.
 pub(crate) const FREE: &str = "free@example.org";
-
+/// Has been disabled.
+pub(crate) const GONE: &str = "gone@example.org";
 /// Has asked for a link to choose a password.
 pub(crate) const LOST: &str = "lost@example.org";
 
@@ -27,7 +28,8 @@ pub(crate) const LOST: &str = "lost@example.org";
 pub(crate) struct Page {
     /// Names the snapshot.
     pub(crate) name: &'static str,
-    /// Where it is; `{link}` stands for the secret of a link to choose a password.
+    /// Where it is. `{link}` stands for the secret of a link to choose a password, `{memory}` for the id of a memory of
+    /// [`CALM`], `{user}` for the id of [`CALM`], `{disabled}` for that of [`GONE`].
     pub(crate) path: &'static str,
     /// Who looks; none: nobody is signed in.
     pub(crate) user: Option<&'static str>,
@@ -47,6 +49,25 @@ pub(crate) const PAGES: &[Page] = &[
     page("usage_over", "/usage?days=90", Some(OVER), "Usage", 200),
     page("usage_unlimited", "/usage", Some(FREE), "Usage", 200),
     page("usage_admin", "/usage", Some(ADMIN), "Usage", 200),
+    page("memories", "/memories", Some(CALM), "Memories", 200),
+    page("memories_filtered", "/memories?tier=ltm&tier=itm&type=fact&tag=home&session=spring&from=2026-03-01", Some(CALM), "Memories", 200),
+    page("memories_searched", "/memories?q=tea+or+coffee", Some(CALM), "Memories", 200),
+    page("memories_unmatched", "/memories?tag=nowhere", Some(CALM), "Memories", 200),
+    page("memories_not_understood", "/memories?from=yesterday", Some(CALM), "Memories", 422),
+    page("memories_none", "/memories", Some(OVER), "Memories", 200),
+    page("memory", "/memories/{memory}", Some(CALM), "Memory", 200),
+    page("memory_delete", "/memories/{memory}/delete", Some(CALM), "Delete this memory?", 200),
+    page("account", "/account", Some(CALM), "Account", 200),
+    page("account_admin", "/account", Some(ADMIN), "Account", 200),
+    page("admin", "/admin", Some(ADMIN), "Admin", 200),
+    page("admin_nobody", "/admin?q=nobody", Some(ADMIN), "Admin", 200),
+    page("admin_new_user", "/admin/users/new", Some(ADMIN), "Add a user", 200),
+    page("admin_user", "/admin/users/{user}", Some(ADMIN), CALM, 200),
+    page("admin_user_disabled", "/admin/users/{disabled}", Some(ADMIN), GONE, 200),
+    page("admin_erase", "/admin/users/{user}/erase", Some(ADMIN), "Erase calm@example.org", 200),
+    page("admin_audit", "/admin/audit", Some(ADMIN), "Audit log", 200),
+    page("admin_audit_none", "/admin/audit?q=nobody", Some(ADMIN), "Audit log", 200),
+    page("admin_forbidden", "/admin", Some(CALM), "This page is not open to you", 403),
     page("not_found", "/nowhere", None, "One mark is missing", 404),
     page("not_understood", "/usage?days=8", Some(CALM), "That was not understood", 422),
 ];
@@ -64,6 +85,21 @@ const fn page(
     Page { name, path, user, heading, status }
 }
 
+/// Texts of the memories of [`CALM`], the last of which is [`World::memory`].
+fn memories() -> [Value; 4] {
+    let long = "The journey to Lisbon begins on the third of May with the early train; the seat is by the window, and the \
+                hotel keeps the luggage until the room is ready. ";
+    [
+        json!({"type": "fact", "input_context": "Prefers tea to coffee", "tags": ["home"], "session": "spring"}),
+        json!({"type": "fact", "input_context": "The invoice of March is due on the 14th", "tags": ["home"],
+            "session": "spring"}),
+        json!({"type": "preference", "input_context": "\u{5ea}\u{5d4} \u{5e2}\u{5dd} \u{5e0}\u{5e2}\u{5e0}\u{5e2}",
+            "tier": "itm", "tags": ["home", "drinks"], "timestamp": "2026-02-28T22:30:00Z"}),
+        json!({"type": "note", "input_context": long.repeat(5), "tier": "stm", "tags": ["travel", "Lisbon & around"],
+            "session": "may", "metadata": {"source": "mail", "seats": [14, 15]}}),
+    ]
+}
+
 /// The box.
 pub(crate) struct World {
     pub(crate) app: TestApp,
@@ -72,6 +108,8 @@ pub(crate) struct World {
     pub(crate) users: BTreeMap<&'static str, TestUser>,
     /// Secret of a link: to set up, where the box is fresh, else to choose a password.
     pub(crate) link: String,
+    /// Id of a memory of [`CALM`]; empty where the box is fresh.
+    pub(crate) memory: String,
     sessions: BTreeMap<&'static str, String>,
 }
 
@@ -81,7 +119,7 @@ impl World {
         let app = TestApp::new();
         let link = app.app.store().write(link::issue_setup).await.unwrap().unwrap();
         let link = secret_of(&link.address(None));
-        Self { app, users: BTreeMap::new(), link, sessions: BTreeMap::new() }
+        Self { app, users: BTreeMap::new(), link, memory: String::new(), sessions: BTreeMap::new() }
     }
 
     /// With everybody.
@@ -110,12 +148,18 @@ impl World {
         }
         let held = json!({"resourceType": "llm_tokens", "amount": 2_000});
         app.call("POST", "/usage/reservations", Some(&users[CLOSE].token), Some(held)).await.expect(201);
-        for text in ["Prefers tea to coffee", "The invoice of March is due on the 14th"] {
-            let memory = json!({"type": "fact", "input_context": text, "tags": ["home"], "session": "spring"});
-            app.call("POST", "/memory/store", Some(&users[CALM].token), Some(memory)).await.expect(201);
+        let refused = json!({"resourceType": "llm_tokens", "amount": 1, "enforce": true});
+        app.call("POST", "/usage/record", Some(&users[OVER].token), Some(refused)).await.expect(429);
+        // The worker writes down what was refused.
+        app.pass().await;
+        let mut memory = String::new();
+        for body in memories() {
+            let stored = app.call("POST", "/memory/store", Some(&users[CALM].token), Some(body)).await.expect(201);
+            stored.json["id"].as_str().unwrap().clone_into(&mut memory);
         }
+        administered(&app, &mut users).await;
         let mut sessions = BTreeMap::new();
-        for email in users.keys() {
+        for email in users.keys().filter(|email| **email != GONE) {
             sessions.insert(*email, app.log_in(email).await);
         }
         let by = app.by();
@@ -124,18 +168,40 @@ impl World {
             reset_password(writer, &by, &user, None)
         });
         let link = secret_of(&link.await.unwrap().unwrap().address(None));
-        Self { app, users, link, sessions }
+        Self { app, users, link, memory, sessions }
     }
 
     /// Where `page` is in this box.
     pub(crate) fn path(&self, page: &Page) -> String {
-        page.path.replace("{link}", &self.link)
+        let id = |email| self.users.get(email).map_or("", |user| user.id.as_str());
+        let places = [
+            ("{link}", self.link.as_str()),
+            ("{memory}", &self.memory),
+            ("{user}", id(CALM)),
+            ("{disabled}", id(GONE)),
+        ];
+        places.iter().fold(page.path.to_owned(), |path, (place, value)| path.replace(place, value))
     }
 
     /// The session of `email`.
     pub(crate) fn session(&self, email: &str) -> &str {
         &self.sessions[email]
     }
+}
+
+/// What an admin has done: a user disabled, another erased, a ledger corrected.
+async fn administered(app: &TestApp, users: &mut BTreeMap<&'static str, TestUser>) {
+    let admin = Some(users[ADMIN].token.clone());
+    let admin = admin.as_deref();
+    let gone = app.user(GONE, "free_trial").await;
+    let changes = json!({"disabled": true, "tier": "basic"});
+    app.call("PATCH", &format!("/api/admin/users/{}", gone.id), admin, Some(changes)).await.expect(200);
+    users.insert(GONE, gone);
+    let erased = app.user("erased@example.org", "free_trial").await;
+    app.call("DELETE", &format!("/api/admin/users/{}?erase=true", erased.id), admin, None).await.expect(200);
+    let correction = json!({"resourceType": "llm_tokens", "amount": 500, "reason": "Counted by hand"});
+    let path = format!("/api/admin/users/{}/ledger", users[CALM].id);
+    app.call("POST", &path, admin, Some(correction)).await.expect(201);
 }
 
 /// The secret of a link.

@@ -191,6 +191,8 @@ fn access(page: &UserPage<'_>) -> Markup {
                 form.form.form-plain method="post" action={ (action) "/password" } {
                     h3 { "Reset the password" }
                     p.note { "All sessions end and all API tokens are revoked." }
+                    // Nothing that is sent: it tells a password manager whose password this is.
+                    input type="text" autocomplete="username" value=(user.email.as_deref().unwrap_or_default()) readonly hidden;
                     (password_field("newPassword", page.faults))
                     p.actions { button.btn type="submit" { "Reset the password" } }
                 }
@@ -225,8 +227,8 @@ fn tokens(page: &UserPage<'_>) -> Markup {
                     thead role="rowgroup" { tr role="row" {
                         th role="columnheader" scope="col" { "Name" }
                         th role="columnheader" scope="col" { "Made, UTC" }
-                        th role="columnheader" scope="col" { "Last used" }
-                        th role="columnheader" scope="col" { "Ends" }
+                        th role="columnheader" scope="col" { "Last used, UTC" }
+                        th role="columnheader" scope="col" { "Ends, UTC" }
                         th role="columnheader" scope="col" { span.vh { "Revoke" } }
                     } }
                     tbody role="rowgroup" { @for token in tokens.items { (token_row(page.user.id, token)) } }
@@ -242,8 +244,8 @@ fn token_row(user: UserId, token: &ApiToken) -> Markup {
         tr role="row" {
             th role="rowheader" scope="row" { span.name { (token.name) } span.sub { (token.scopes.names().join(", ")) } }
             td role="cell" data-label="Made, UTC" { (moment(token.created_at)) }
-            td role="cell" data-label="Last used" { @match token.last_used_at { Some(at) => { (moment(at)) } None => { "never" } } }
-            td role="cell" data-label="Ends" { @match token.expires_at { Some(at) => { (moment(at)) } None => { "never" } } }
+            td role="cell" data-label="Last used, UTC" { @match token.last_used_at { Some(at) => { (moment(at)) } None => { "never" } } }
+            td role="cell" data-label="Ends, UTC" { @match token.expires_at { Some(at) => { (moment(at)) } None => { "never" } } }
             td.num role="cell" {
                 form method="post" action={ "/admin/users/" (user) "/tokens/" (token.id) "/revoke" } {
                     button.linkish type="submit" { "Revoke" span.vh { " " (token.name) } }
