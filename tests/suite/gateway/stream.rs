@@ -226,3 +226,20 @@ async fn a_stream_writes_down_how_far_it_is_and_the_next_start_settles_it() {
     again.proves();
     drop(first);
 }
+
+#[tokio::test]
+async fn who_hangs_up_before_an_upstream_was_asked_pays_nothing() {
+    let world = World::with("").await;
+    let app =
+        TestApp::with_config(&format!("{TIERS}{}max_concurrent = 1", super::upstream("one", &world.fake.url, "*")));
+    let user = app.user("a@example.org", "free_trial").await;
+    let ask = || app.tell(&user.token, "/v1/chat/completions", hello(&json!({"max_tokens": 20})));
+    world.fake.next(Act::Slow(Duration::from_millis(500), super::fake::answer("a", 2, 3).to_string()));
+    let impatient = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(tokio::time::timeout(Duration::from_millis(100), ask()).await.is_err());
+    };
+    let (reply, ()) = tokio::join!(ask(), impatient);
+    reply.expect(200);
+    assert_eq!((app.tokens(&user).await, world.fake.seen().len()), ((5, 0), 1));
+}
