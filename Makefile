@@ -1,6 +1,7 @@
 # make run    build and start on ./data, and print where to go
 # make demo   build and show a throw-away instance with three users and 90 days of usage
 # make test   everything: format, lints, all tests; installs what the tests need
+# make clients  OpenAI's own client against the gateway
 # make check  the fast loop: format, clippy, tests
 # make bench  the measured table of the README, beside its peers
 # make model  the embedding model from its hash-pinned original
@@ -15,7 +16,7 @@ TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tallybox-tests
 INSTALL := command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 INSTALLED = for name in $(1); do command -v "$$name" && break; done | grep -q .
 
-.PHONY: run demo test check bench needs needs-browser
+.PHONY: run demo test check clients bench needs needs-browser
 
 run:
 	$(CARGO) build --release
@@ -25,12 +26,19 @@ demo:
 	$(CARGO) build --release
 	$(or $(CARGO_TARGET_DIR),target)/release/tallybox demo
 
-test: needs check
+test: needs check clients
 
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) $(TEST)
+
+# The unmodified client of OpenAI against the gateway, in an environment of its own.
+clients:
+	$(CARGO) build
+	@test -x $(TOOLS)/python/bin/openai || { { $(PYTHON) -m venv $(TOOLS)/python || { $(INSTALL) python3-venv && $(PYTHON) -m venv $(TOOLS)/python; }; } \
+	  && $(TOOLS)/python/bin/pip install -q openai==3.57.0; } || { echo "OpenAI's client could not be installed from PyPI"; exit 1; }
+	$(TOOLS)/python/bin/python tests/clients/openai_python.py $(or $(CARGO_TARGET_DIR),target)/debug/tallybox
 
 # What the build and the tests need beside Rust: a C compiler, for SQLite, and a browser.
 needs: $(if $(filter 1,$(TALLYBOX_SKIP_BROWSER)),,needs-browser)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -95,16 +96,24 @@ impl Upstreams {
         Ok(Self { list: config.upstreams.iter().map(upstream).collect(), place_timeout })
     }
 
-    /// Asks those at `places` one after the other, until one answers with something else than a passing fault.
+    /// Asks those at `places` one after the other, until one answers with something else than a passing fault. `sent` is true
+    /// while one of them has the request and has not said that nothing comes of it.
     ///
     /// # Errors
     /// What the last one failed with.
-    pub async fn ask(&self, places: &[usize], path: &str, body: &Bytes, headers: &HeaderMap) -> Result<Opened, Fault> {
+    pub async fn ask(
+        &self,
+        places: &[usize],
+        path: &str,
+        (body, headers): (&Bytes, &HeaderMap),
+        sent: &AtomicBool,
+    ) -> Result<Opened, Fault> {
         let mut fault = Fault::Unreachable;
         for upstream in places.iter().filter_map(|place| self.list.get(*place)) {
-            match upstream.ask(path, body.clone(), headers.clone(), self.place_timeout).await {
+            match upstream.ask(path, (body.clone(), headers.clone()), self.place_timeout, sent).await {
                 Ok(opened) => return Ok(opened),
                 Err(found) => {
+                    sent.store(false, Ordering::Relaxed);
                     tracing::warn!(upstream = &*upstream.name, fault = ?found, "an upstream failed");
                     let is_passing = found.is_passing();
                     fault = found;
@@ -119,7 +128,13 @@ impl Upstreams {
 }
 
 impl Upstream {
-    async fn ask(&self, path: &str, body: Bytes, mut headers: HeaderMap, wait: Duration) -> Result<Opened, Fault> {
+    async fn ask(
+        &self,
+        path: &str,
+        (body, mut headers): (Bytes, HeaderMap),
+        wait: Duration,
+        sent: &AtomicBool,
+    ) -> Result<Opened, Fault> {
         let place = timeout(wait, Arc::clone(&self.places).acquire_owned()).await;
         let place = place.map_err(|_| Fault::Busy)?.map_err(|_| Fault::Busy)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -127,6 +142,7 @@ impl Upstream {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
         let request = self.client.post(format!("{}/{path}", self.base_url)).headers(headers).body(body);
+        sent.store(true, Ordering::Relaxed);
         let response = match timeout(self.timeout, request.send()).await {
             Err(_) => return Err(Fault::Timeout),
             Ok(Err(error)) => {

@@ -94,6 +94,26 @@ impl Object {
         self.added.push((name, raw));
     }
 
+    /// Takes a member away. The others keep their values to the byte, not the spaces between them.
+    pub fn remove(&mut self, name: &str) {
+        if !self.members.iter().any(|member| member.name == name) {
+            return;
+        }
+        let mut text = String::with_capacity(self.text.len());
+        let mut members = Vec::with_capacity(self.members.len());
+        for member in self.members.iter().filter(|member| member.name != name) {
+            text.push(if members.is_empty() { '{' } else { ',' });
+            text.push_str(&Value::from(member.name.as_str()).to_string());
+            text.push(':');
+            let start = text.len();
+            text.push_str(member.changed.as_deref().or_else(|| self.text.get(member.place.clone())).unwrap_or("null"));
+            members.push(Member { name: member.name.clone(), place: start..text.len(), changed: None });
+        }
+        text.push_str(if members.is_empty() { "{}" } else { "}" });
+        self.text = text;
+        self.members = members;
+    }
+
     /// The text, with what was changed.
     pub fn to_text(&self) -> String {
         if self.added.is_empty() && self.members.iter().all(|member| member.changed.is_none()) {
@@ -150,6 +170,18 @@ mod tests {
         two.set("b", "true".to_owned());
         two.set("max_tokens", "6".to_owned());
         assert_eq!(two.to_text(), "{\"b\":true,\"max_tokens\":6,\"a\":{\"max_tokens\":1}}");
+    }
+
+    #[test]
+    fn a_member_can_be_taken_away() {
+        let mut one = object("{ \"a\": 1.0 , \"gone\": {\"x\":[1]}, \"b\": [ 2 ] }");
+        one.remove("nothing");
+        one.remove("gone");
+        one.set("b", "3".to_owned());
+        assert_eq!(one.to_text(), "{\"a\":1.0,\"b\":3}");
+        let mut only = object("{\"gone\":1}");
+        only.remove("gone");
+        assert_eq!(only.to_text(), "{}");
     }
 
     #[test]

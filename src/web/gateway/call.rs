@@ -1,6 +1,7 @@
 //! One call, from its hold to its end.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
@@ -14,6 +15,7 @@ use super::builtin::Wanted;
 use super::dialect::Dialect;
 use super::held::{Facts, Held, Outcome};
 use super::meter::Meter;
+use super::recall::Recall;
 use super::stream::{Pieces, Stream};
 use super::watch::Watch;
 use super::{Reply, limits, problem_of};
@@ -32,6 +34,10 @@ use crate::web::state::{AppState, Known};
 const PIECES_WAITING_MAX: usize = 16;
 /// Headers of an answer that a caller sees: none of them says whose key it was.
 const PASSED_BACK: [&str; 3] = ["content-type", "openai-processing-ms", "openai-version"];
+
+/// Headers that tell what was recalled.
+const RECALLED_MEMORIES: &str = "x-tallybox-recalled-memories";
+const RECALLED_TOKENS: &str = "x-tallybox-recalled-tokens";
 
 /// Who answers.
 pub(super) enum Target {
@@ -53,6 +59,7 @@ pub(super) struct Call {
     pub(super) request: Request,
     pub(super) object: Object,
     pub(super) target: Target,
+    pub(super) recall: Option<Recall>,
     pub(super) facts: Facts,
     pub(super) headers: HeaderMap,
     pub(super) started: Instant,
@@ -61,6 +68,9 @@ pub(super) struct Call {
 impl Call {
     /// Holds, asks, answers, settles.
     pub(super) async fn run(self, mut reply: Reply) {
+        if *self.state.calls.stopping().borrow() {
+            return drop(reply.send(Err(Failure(stopping()))));
+        }
         let mut held = match self.hold().await {
             Ok(held) => held,
             Err(error) => return drop(reply.send(Err(Failure(error)))),
@@ -72,7 +82,7 @@ impl Call {
                 let embedded = watch.over(reply.closed(), work).await;
                 let answer = match embedded {
                     Ok(embedded) => self.give_embedded(&mut held, embedded).await,
-                    Err(outcome) => self.give_up(&mut held, outcome).await,
+                    Err(outcome) => self.give_up(&mut held, outcome, true).await,
                 };
                 drop(reply.send(answer.map_err(Failure)));
             }
@@ -95,10 +105,11 @@ impl Call {
     }
 
     async fn ask(mut self, held: &mut Held, watch: &mut Watch, mut reply: Reply) {
+        let sent = AtomicBool::new(false);
         let asked = match self.adapted(held) {
             Ok((candidates, body)) => {
                 let path = self.request.endpoint.path();
-                let work = self.state.upstreams.ask(&candidates, path, &body, &self.headers);
+                let work = self.state.upstreams.ask(&candidates, path, (&body, &self.headers), &sent);
                 watch.over(reply.closed(), work).await
             }
             Err(error) => {
@@ -107,7 +118,7 @@ impl Call {
             }
         };
         let answer = match asked {
-            Err(outcome) => self.give_up(held, outcome).await,
+            Err(outcome) => self.give_up(held, outcome, sent.load(Ordering::Relaxed)).await,
             Ok(Err(fault)) => self.give_fault(held, &fault).await,
             Ok(Ok(opened)) => {
                 held.upstream = Some(opened.upstream.clone());
@@ -118,7 +129,7 @@ impl Call {
                 let headers = passed_back(opened.headers());
                 let limit = self.state.config.gateway.answer_bytes_max;
                 match watch.over(reply.closed(), read_all(opened, limit)).await {
-                    Err(outcome) => self.give_up(held, outcome).await,
+                    Err(outcome) => self.give_up(held, outcome, true).await,
                     Ok(Err(fault)) => self.give_fault(held, &fault).await,
                     Ok(Ok(bytes)) => self.give_whole(held, status, headers, bytes).await,
                 }
@@ -137,14 +148,18 @@ impl Call {
         Ok((candidates.clone(), Bytes::from(self.object.to_text())))
     }
 
-    /// A call that ended from outside before its answer began. The upstream had its prompt by then.
-    async fn give_up(&self, held: &mut Held, outcome: Outcome) -> Result<Response> {
+    /// A call that ended from outside before its answer began. What it costs is its prompt, where an upstream had it by then.
+    async fn give_up(&self, held: &mut Held, outcome: Outcome, was_sent: bool) -> Result<Response> {
         let (status, error) = match outcome {
             Outcome::CredentialEnded => (401, Error::Unauthenticated),
             Outcome::ClientGone => (499, Error::Timeout),
-            _ => (503, Error::Unavailable("the server is stopping; ask again in a moment".to_owned())),
+            _ => (503, stopping()),
         };
-        held.settle(&mut Meter::new(self.facts.family), status, outcome).await?;
+        if was_sent {
+            held.settle(&mut Meter::new(self.facts.family), status, outcome).await?;
+        } else {
+            held.give_back().await?;
+        }
         Err(error)
     }
 
@@ -189,6 +204,9 @@ impl Call {
             let counted = tokio::task::spawn_blocking(count).await;
             let mut meter = counted.map_err(|panic| Error::Internal(format!("an answer: {panic}")))?;
             held.settle(&mut meter, status.as_u16(), Outcome::Complete).await?;
+            if self.recall.as_ref().is_some_and(|recall| recall.keeps) {
+                self.keep(first_message(&bytes));
+            }
         } else {
             held.give_back().await?;
         }
@@ -202,18 +220,21 @@ impl Call {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
         let response = self.respond(held, opened.status(), headers, Body::new(Pieces(pieces)));
+        let keeps = self.recall.as_ref().is_some_and(|recall| recall.keeps);
         // A caller that is gone by now has dropped the pieces, which the stream sees.
         let _ = reply.send(Ok(response));
         let stream = Stream {
             held,
             meter: Meter::new(self.facts.family),
-            dialect: Dialect::new(self.request.endpoint, self.request.wants_usage),
+            dialect: Dialect::new(self.request.endpoint, self.request.wants_usage).keeping(keeps),
             endpoint: self.request.endpoint,
             parser: Parser::new(self.state.config.gateway.answer_bytes_max),
             caller,
             waiting: VecDeque::new(),
         };
-        stream.run(opened, watch).await;
+        if let Some(said) = stream.run(opened, watch).await {
+            self.keep(said);
+        }
     }
 
     fn respond(&self, held: &Held, status: StatusCode, headers: HeaderMap, body: Body) -> Response {
@@ -221,8 +242,26 @@ impl Call {
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         limits::tell(response.headers_mut(), &held.standing, self.state.now());
+        if let Some(recalled) = self.facts.recalled {
+            let memories = i64::try_from(recalled.memories).unwrap_or(i64::MAX);
+            for (name, number) in [(RECALLED_MEMORIES, memories), (RECALLED_TOKENS, recalled.tokens)] {
+                response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from(number));
+            }
+        }
         response
     }
+
+    /// Keeps an exchange that ended as it should, where that was asked for; nobody waits for it.
+    fn keep(&self, said: String) {
+        if let Some(recall) = self.recall.clone().filter(|recall| recall.keeps) {
+            let (state, known) = (self.state.clone(), self.known.clone());
+            self.state.calls.start(async move { recall.keep(&state, &known, &said).await });
+        }
+    }
+}
+
+fn stopping() -> Error {
+    Error::Unavailable("the server is stopping; ask again in a moment".to_owned())
 }
 
 fn passed_back(headers: &HeaderMap) -> HeaderMap {
@@ -239,6 +278,12 @@ async fn read_all(mut opened: Opened, limit: usize) -> Result<Bytes, Fault> {
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes.into())
+}
+
+/// What the first choice of a whole chat answer says.
+fn first_message(bytes: &[u8]) -> String {
+    let answer: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    answer["choices"][0]["message"]["content"].as_str().unwrap_or_default().to_owned()
 }
 
 /// What a whole answer says that it cost, or else what it says.

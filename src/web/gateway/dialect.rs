@@ -28,6 +28,8 @@ pub(super) struct Dialect {
     /// Choices that have begun, and those that have ended.
     begun: BTreeSet<u64>,
     ended: BTreeSet<u64>,
+    /// What the first choice says, where it is kept.
+    said: Option<String>,
     /// Whether the event said something a model wrote.
     pub(super) has_said: bool,
 }
@@ -40,8 +42,20 @@ impl Dialect {
             head: Value::Null,
             begun: BTreeSet::new(),
             ended: BTreeSet::new(),
+            said: None,
             has_said: false,
         }
+    }
+
+    /// Whether what the first choice says is wanted as a whole.
+    pub(super) fn keeping(mut self, keeps: bool) -> Self {
+        self.said = keeps.then(String::new);
+        self
+    }
+
+    /// What the first choice said.
+    pub(super) fn into_said(self) -> Option<String> {
+        self.said
     }
 
     /// Reads an event's data into the meter. What is no JSON is the caller's to make sense of.
@@ -65,6 +79,9 @@ impl Dialect {
             self.begun.insert(index);
             if !choice["finish_reason"].is_null() {
                 self.ended.insert(index);
+            }
+            if let (Some(whole), 0, Some(text)) = (&mut self.said, index, choice["delta"]["content"].as_str()) {
+                whole.push_str(text);
             }
             for said in [&choice["delta"], &choice["text"]] {
                 written(said, &mut |text| {

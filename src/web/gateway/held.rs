@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::meter::Meter;
+use super::recall::Recalled;
 use crate::domain::gateway::Grant;
 use crate::domain::gateway::estimate::{Estimate, Family};
 use crate::domain::quota::Standing;
@@ -54,6 +55,8 @@ pub(super) struct Facts {
     pub(super) is_stream: bool,
     pub(super) family: Family,
     pub(super) estimate: Estimate,
+    /// What of the user's memories went with it, where that was asked for.
+    pub(super) recalled: Option<Recalled>,
 }
 
 impl Facts {
@@ -66,6 +69,10 @@ impl Facts {
         set("requestId", self.request_id.clone().into());
         set("stream", self.is_stream.into());
         set("promptTokens", self.estimate.count.into());
+        if let Some(recalled) = self.recalled {
+            set("recalledMemories", recalled.memories.into());
+            set("recalledTokens", recalled.tokens.into());
+        }
         metadata
     }
 }

@@ -7,6 +7,7 @@ mod dialect;
 mod held;
 mod limits;
 mod meter;
+mod recall;
 mod stream;
 mod watch;
 
@@ -32,6 +33,7 @@ use crate::domain::gateway::request::Request;
 use crate::domain::{Error, Result};
 use call::{Call, Target};
 use held::Facts;
+use recall::Recall;
 
 /// Headers of a request that an upstream may see. None of them says who asks.
 const PASSED_ON: [&str; 2] = ["accept", "openai-beta"];
@@ -138,11 +140,12 @@ async fn prepare(
 ) -> Result<Result<Call, Problem>> {
     let started = Instant::now();
     let config = &state.config.gateway;
-    let object = Object::parse(text)?;
+    let mut object = Object::parse(text)?;
     let request = Request::read(endpoint, &object)?;
     if !config.stateful {
         request.refuse_state(&object)?;
     }
+    let recall = Recall::read(endpoint, &mut object, headers, known)?;
     let model = config.routes.resolve(&request.model).to_owned();
     let target = if endpoint == Endpoint::Embeddings && model == builtin::MODEL && builtin::is_offered(state) {
         Target::Builtin(builtin::Wanted::read(&object)?)
@@ -154,7 +157,7 @@ async fn prepare(
         }
         Target::Upstream { model: model.clone(), candidates }
     };
-    let (family, estimate) = match &target {
+    let (family, mut estimate) = match &target {
         Target::Builtin(wanted) => (Family::Unknown, wanted.estimate(state).await?),
         Target::Upstream { .. } => {
             let mut prompt = Prompt::read(endpoint, &object)?;
@@ -164,6 +167,10 @@ async fn prepare(
             (family, prompt.estimate(family, tokens, bytes, config.parts))
         }
     };
+    let recalled = match &recall {
+        Some(recall) => Some(recall.add((state, known), &mut object, family, &mut estimate, request.choices).await?),
+        None => None,
+    };
     let facts = Facts {
         endpoint: endpoint.path(),
         model: request.model.clone(),
@@ -171,11 +178,12 @@ async fn prepare(
         is_stream: request.is_stream,
         family,
         estimate,
+        recalled,
     };
     let passed_on = PASSED_ON.iter().map(|name| HeaderName::from_static(name));
     let headers = passed_on.filter_map(|name| Some((name.clone(), headers.get(name)?.clone()))).collect();
     let (state, known) = (state.clone(), known.clone());
-    Ok(Ok(Call { state, known, request, object, target, facts, headers, started }))
+    Ok(Ok(Call { state, known, request, object, target, recall, facts, headers, started }))
 }
 
 /// What an upstream's fault is to the caller. What it says itself is the operator's to read.

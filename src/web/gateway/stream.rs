@@ -59,27 +59,29 @@ struct End {
 }
 
 impl Stream<'_> {
-    /// Passes the answer on to its end, and settles it before the last byte.
-    pub(super) async fn run(mut self, mut opened: Opened, watch: &mut Watch) {
+    /// Passes the answer on to its end, and settles it before the last byte. Gives what it said where it ended as it should and
+    /// that is wanted.
+    pub(super) async fn run(mut self, mut opened: Opened, watch: &mut Watch) -> Option<String> {
         let end = self.pass(&mut opened, watch).await;
         if end.outcome != Outcome::Complete {
             // The upstream shall not go on with what nobody hears.
             drop(opened);
             self.finish(end, watch).await;
-            return;
+            return None;
         }
-        self.finish(end, watch).await;
+        let said = self.finish(end, watch).await;
         let rest = async { while let Ok(Some(_)) = opened.chunk().await {} };
         let _ = tokio::time::timeout(LAST_BYTES_WAIT, rest).await;
+        said
     }
 
-    async fn finish(mut self, end: End, watch: &mut Watch) {
+    async fn finish(mut self, end: End, watch: &mut Watch) -> Option<String> {
         let status = if end.outcome == Outcome::ClientGone { 499 } else { 200 };
         if let Err(error) = self.held.settle(&mut self.meter, status, end.outcome).await {
             tracing::error!(?error, "a stream could not be settled");
         }
         if end.outcome == Outcome::ClientGone {
-            return;
+            return None;
         }
         self.waiting.push_back(end.last);
         let waiting = std::mem::take(&mut self.waiting);
@@ -99,6 +101,7 @@ impl Stream<'_> {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             } => {}
         }
+        self.dialect.into_said()
     }
 
     async fn pass(&mut self, opened: &mut Opened, watch: &mut Watch) -> End {

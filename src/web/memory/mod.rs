@@ -7,7 +7,7 @@ mod write;
 use axum::Json;
 use axum::extract::State;
 
-pub(super) use write::{change, delete, delete_many, patch, store, store_batch};
+pub(super) use write::{change, delete, delete_many, keep_exchange, patch, store, store_batch};
 
 use super::answer::next_cursor;
 use super::extract::{Body, Path, Query};

@@ -6,6 +6,7 @@ use http::StatusCode;
 
 use super::answer::{BatchAnswer, DeleteAnswer, MemoryAnswer, SimilarAnswer, StoreAnswer};
 use super::parse::{self, Described};
+use crate::domain::auth::Scope;
 use crate::domain::memory::{Content, Embedding, Memory, NewMemory, OnDuplicate, Patch, WINDOWS_MAX};
 use crate::domain::unit::MemoryId;
 use crate::domain::{Error, Result};
@@ -63,6 +64,18 @@ pub(in crate::web) async fn store_batch(
         Ok((StatusCode::CREATED, BatchAnswer { memories: answers }))
     })
     .await
+}
+
+/// Keeps what was said in a call of the gateway.
+pub(in crate::web) async fn keep_exchange(state: &AppState, known: &Known, content: Content) -> Result<()> {
+    let mut memories = embed_all(state, known, vec![Described { content, embedding: None }]).await?;
+    let new = memories.pop().ok_or_else(|| Error::Internal("a memory was lost".to_owned()))?;
+    let policy = state.memory.clone();
+    let kept = state.write(known, move |writer, caller| {
+        caller.require(Scope::MemoryWrite)?;
+        memory::store(writer, &policy, caller, new)
+    });
+    kept.await.map(drop)
 }
 
 /// What was answered before is answered again without another look at the quota, or at the model.

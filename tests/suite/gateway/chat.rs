@@ -248,3 +248,50 @@ async fn a_slow_answer_is_waited_for_past_the_time_of_other_requests_and_silence
     assert_eq!(reply.json["error"]["code"], "upstream_timeout");
     assert_eq!(app.tokens(&user).await, (5, 0));
 }
+
+#[tokio::test]
+async fn a_call_counts_in_the_day_in_which_it_was_held() {
+    let world = World::new().await;
+    world.fake.next(Act::Slow(Duration::from_millis(400), answer("a", 2, 3).to_string()));
+    let midnight = async {
+        world.fake.asked(1).await;
+        world.app.clock.advance_millis(13 * 3_600_000);
+        assert_eq!(world.tokens().await, (0, 0), "nothing is held in the new day");
+    };
+    let (reply, ()) = tokio::join!(world.chat(hello(&json!({"max_tokens": 20}))), midnight);
+    reply.expect(200);
+    assert_eq!(world.tokens().await, (0, 0));
+    let series = world.app.ask(&world.user.token, "/usage/timeseries/llm_tokens?days=2").await.expect(200).json;
+    assert_eq!((&series[0]["amount"], &series[1]["amount"]), (&json!(5), &json!(0)));
+    world.app.proves();
+}
+
+#[tokio::test]
+async fn a_disabled_user_is_cut_and_an_erased_one_leaves_nothing() {
+    let world = World::new().await;
+    let admin = world.app.admin("admin@example.org").await;
+    let session = world.app.log_in("admin@example.org").await;
+    let path = format!("/api/admin/users/{}", world.user.id);
+    let slow = || world.fake.next(Act::Slow(Duration::from_secs(9), answer("a", 2, 3).to_string()));
+    let soon = async |method: &str, path: &str, body: Option<Value>| {
+        world.fake.asked(if method == "PATCH" { 1 } else { 2 }).await;
+        let reply = world.app.call(method, path, Some(&session), body).await;
+        assert!((200..300).contains(&reply.status), "{}", reply.text);
+    };
+    slow();
+    let disable = soon("PATCH", &path, Some(json!({"disabled": true})));
+    let (reply, ()) = tokio::join!(world.chat(hello(&json!({}))), disable);
+    reply.expect(401);
+    let ledger = world.app.ask(&admin.token, &format!("{path}/ledger")).await.expect(200).json;
+    assert_eq!(
+        (&ledger["entries"][0]["amount"], &ledger["entries"][0]["metadata"]["outcome"]),
+        (&json!(HELLO), &json!("credential_ended"))
+    );
+    world.app.call("PATCH", &path, Some(&session), Some(json!({"disabled": false}))).await.expect(200);
+    assert_eq!(world.tokens().await, (HELLO, 0));
+    slow();
+    let erased = format!("{path}?erase=true");
+    let (reply, ()) = tokio::join!(world.chat(hello(&json!({}))), soon("DELETE", &erased, None));
+    reply.expect(401);
+    world.app.proves();
+}

@@ -97,6 +97,13 @@ impl Fake {
         self.shared.seen.lock().unwrap().clone()
     }
 
+    /// Waits until that many requests have come.
+    pub(crate) async fn asked(&self, times: usize) {
+        while self.shared.seen.lock().unwrap().len() < times {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     #[track_caller]
     pub(crate) fn last(&self) -> Seen {
         self.seen().last().unwrap().clone()

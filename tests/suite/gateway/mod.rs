@@ -4,6 +4,7 @@ mod chat;
 mod fake;
 mod others;
 mod race;
+mod recall;
 mod refusal;
 mod stream;
 

@@ -158,7 +158,7 @@ async fn the_holds_of_calls_are_theirs_alone() {
     let slow = Act::Slow(std::time::Duration::from_millis(600), answer("a", 1, 1).to_string());
     world.fake.next(slow);
     let look = async {
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        world.fake.asked(1).await;
         let list = world.app.ask(&world.user.token, "/usage/reservations").await.expect(200).json;
         let hold = list["reservations"][0].clone();
         assert_eq!((&hold["kind"], &hold["expiresAt"]), (&json!("gateway"), &Value::Null), "{hold}");

@@ -131,8 +131,10 @@ async fn who_hangs_up_pays_for_what_was_delivered_within_a_second() {
     }
     // One that hangs up before anything came has sent a prompt.
     world.fake.next(Act::Slow(Duration::from_secs(9), "{}".into()));
-    let call = world.chat(hello(&json!({})));
-    assert!(tokio::time::timeout(Duration::from_millis(200), call).await.is_err());
+    tokio::select! {
+        _ = world.chat(hello(&json!({}))) => unreachable!("it is not answered so soon"),
+        () = world.fake.asked(2) => {}
+    }
     world.settled().await;
     assert_eq!(world.entries().await[0]["amount"], HELLO);
     world.app.proves();
@@ -225,4 +227,21 @@ async fn a_stream_writes_down_how_far_it_is_and_the_next_start_settles_it() {
     assert_eq!(again.tokens(&user).await, (HELLO + 3, 0));
     again.proves();
     drop(first);
+}
+
+#[tokio::test]
+async fn who_hangs_up_before_an_upstream_was_asked_pays_nothing() {
+    let world = World::with("").await;
+    let app =
+        TestApp::with_config(&format!("{TIERS}{}max_concurrent = 1", super::upstream("one", &world.fake.url, "*")));
+    let user = app.user("a@example.org", "free_trial").await;
+    let ask = || app.tell(&user.token, "/v1/chat/completions", hello(&json!({"max_tokens": 20})));
+    world.fake.next(Act::Slow(Duration::from_millis(500), super::fake::answer("a", 2, 3).to_string()));
+    let impatient = async {
+        world.fake.asked(1).await;
+        assert!(tokio::time::timeout(Duration::from_millis(100), ask()).await.is_err());
+    };
+    let (reply, ()) = tokio::join!(ask(), impatient);
+    reply.expect(200);
+    assert_eq!((app.tokens(&user).await, world.fake.seen().len()), ((5, 0), 1));
 }
