@@ -1,14 +1,14 @@
 //! Setting up, signing in, signing out.
 
 use super::browser::{Scripts, browse};
-use super::every_page::is_fit;
+use super::every_page::faults_of;
 use super::support::PASSWORD;
 use super::world::{CALM, SETUP, World};
 
 #[tokio::test]
 async fn a_box_is_set_up_through_its_one_time_link() {
     browse(World::fresh().await, Scripts::On, async |browser, world| {
-        is_fit(browser, world, &SETUP).await;
+        assert_eq!(faults_of(browser, world, &SETUP).await, Vec::<String>::new());
         let path = world.path(&SETUP);
         browser.visit(&path).await;
         browser.fill("email", "first@example.org").await;

@@ -12,9 +12,11 @@ const STOPS_MAX: usize = 300;
 #[tokio::test]
 async fn every_page_is_fit_for_every_reader() {
     browse(World::lived_in().await, Scripts::On, async |browser, world| {
+        let mut faults = Vec::new();
         for page in PAGES {
-            is_fit(browser, world, page).await;
+            faults.extend(faults_of(browser, world, page).await);
         }
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
     })
     .await;
 }
@@ -38,8 +40,8 @@ pub(crate) async fn go(browser: &Browser, world: &World, page: &Page) {
     assert_eq!(browser.heading().await, page.heading, "{}", page.name);
 }
 
-/// All that holds for any page: quiet, reflowing, to be used by keyboard, accessible in both schemes.
-pub(crate) async fn is_fit(browser: &Browser, world: &World, page: &Page) {
+/// Where a page is not as any page is: quiet, reflowing, to be used by keyboard, accessible in both schemes.
+pub(crate) async fn faults_of(browser: &Browser, world: &World, page: &Page) -> Vec<String> {
     browser.complaints().await;
     go(browser, world, page).await;
     assert_eq!(browser.status().await, page.status, "{}", page.name);
@@ -47,7 +49,7 @@ pub(crate) async fn is_fit(browser: &Browser, world: &World, page: &Page) {
     faults.extend(beyond_the_keyboard(browser).await);
     faults.extend(browser.complaints().await);
     faults.extend(hard_to_access(browser).await);
-    assert!(faults.is_empty(), "{}:\n{}", page.name, faults.join("\n"));
+    faults.into_iter().map(|fault| format!("{}: {fault}", page.name)).collect()
 }
 
 /// The widths at which one must scroll sideways.
@@ -77,8 +79,11 @@ async fn beyond_the_keyboard(browser: &Browser) -> Vec<String> {
         return document.body.classList.contains('app')";
     const STOP: &str = "
         const here = document.activeElement;
-        if (!here || here === document.body || window.reached.has(here)) return null;
+        // A date has three stops of its own, and its calendar another.
+        const isWithin = here === window.last && here.type === 'date';
+        if (!here || here === document.body || (window.reached.has(here) && !isWithin)) return null;
         window.reached.add(here);
+        window.last = here;
         const style = getComputedStyle(here);
         return [here.getAttribute('class') ?? '', here.outerHTML, style.outlineStyle, parseFloat(style.outlineWidth)]";
     let mut faults = Vec::new();
@@ -100,7 +105,8 @@ async fn beyond_the_keyboard(browser: &Browser) -> Vec<String> {
     faults
 }
 
-/// What axe-core finds, in the light and in the dark, on a desk and on a telephone.
+/// What axe-core finds, in the light on a desk and in the dark on a telephone: colours differ by the scheme, places by the
+/// width, and neither by the other.
 async fn hard_to_access(browser: &Browser) -> Vec<String> {
     const RUN: &str = "
         const done = arguments[arguments.length - 1];
@@ -111,7 +117,7 @@ async fn hard_to_access(browser: &Browser) -> Vec<String> {
             error => done([String(error)]))";
     let mut faults = Vec::new();
     let () = browser.script(driver::axe(), Vec::new()).await;
-    for (scheme, width) in [("light", 1_280), ("dark", 1_280), ("light", 360), ("dark", 360)] {
+    for (scheme, width) in [("light", 1_280), ("dark", 360)] {
         browser.prefer(scheme).await;
         browser.widen(width).await;
         let found: Vec<String> = browser.script_later(RUN, Vec::new()).await;

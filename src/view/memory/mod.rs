@@ -174,6 +174,8 @@ fn search_form(page: &ListPage<'_>) -> Markup {
         Field { name, label, kind, autocomplete: "off", value, is_optional: true, ..Field::default() }
             .render(page.faults)
     };
+    // What is no date cannot stand in a field for one.
+    let date = |name: &str, value| if page.faults.iter().any(|fault| fault.field == name) { "" } else { value };
     html! {
         form.find method="get" action=(PATH) role="search" aria-label="Memories" {
             div.find-row {
@@ -195,8 +197,8 @@ fn search_form(page: &ListPage<'_>) -> Markup {
                 }
                 (select("type", "Type", &kinds, &find.kind, page.faults))
                 (field("tag", "Tag", "text", &find.tag))
-                (field("from", "From", "date", &find.from))
-                (field("to", "To", "date", &find.to))
+                (field("from", "From", "date", date("from", &find.from)))
+                (field("to", "To", "date", date("to", &find.to)))
             }
         }
     }
