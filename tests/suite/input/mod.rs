@@ -115,8 +115,8 @@ impl Route {
     }
 }
 
-fn routes(user: &TestUser, admin: &TestUser, session: &str, [hold, memory, run]: [&str; 3]) -> Vec<Route> {
-    let route = |method, pattern: &'static str, id: &str, token: Option<&str>, body| Route {
+fn route(method: &'static str, pattern: &'static str, id: &str, token: Option<&str>, body: Value) -> Route {
+    Route {
         method,
         pattern,
         path: pattern.replace("{id}", id),
@@ -124,8 +124,17 @@ fn routes(user: &TestUser, admin: &TestUser, session: &str, [hold, memory, run]:
         body,
         optional: ["/auth/logout", "/api/admin/users/{id}/password"].contains(&pattern)
             || pattern.starts_with("/agents/"),
-    };
-    let (own, admins, session) = (Some(user.token.as_str()), Some(admin.token.as_str()), Some(session));
+    }
+}
+
+fn routes(user: &TestUser, admin: &TestUser, session: &str, ids: [&str; 3]) -> Vec<Route> {
+    let mut routes = own_routes(user, ids);
+    routes.extend(identity_routes(user, admin, session));
+    routes
+}
+
+fn own_routes(user: &TestUser, [hold, memory, run]: [&str; 3]) -> Vec<Route> {
+    let own = Some(user.token.as_str());
     let stored = json!({
         "type": "note", "input_context": "new", "tier": "itm", "tags": ["t"], "metadata": {"a": 1}, "session": "s",
         "timestamp": "2026-03-09T12:00:00Z", "embedding": embedding(), "report_similar": false,
@@ -140,7 +149,6 @@ fn routes(user: &TestUser, admin: &TestUser, session: &str, [hold, memory, run]:
         "resourceType": "llm_tokens", "amount": 5, "metadata": {"a": 1}, "timestamp": "2026-03-09T12:00:00Z",
         "enforce": true,
     });
-    let correction = json!({"resourceType": "llm_tokens", "amount": 1, "reason": "r"});
     vec![
         route("POST", "/usage/check-quota", "", own, tokens(5)),
         route("POST", "/usage/record", "", own, record),
@@ -166,6 +174,13 @@ fn routes(user: &TestUser, admin: &TestUser, session: &str, [hold, memory, run]:
             own,
             json!({"type": "other", "tags": ["x"], "metadata": {"b": 2}, "tier": "itm"}),
         ),
+    ]
+}
+
+fn identity_routes(user: &TestUser, admin: &TestUser, session: &str) -> Vec<Route> {
+    let (admins, session) = (Some(admin.token.as_str()), Some(session));
+    let correction = json!({"resourceType": "llm_tokens", "amount": 1, "reason": "r"});
+    vec![
         route("POST", "/auth/login", "", None, json!({"email": "user@example.org", "password": PASSWORD})),
         route("POST", "/auth/logout", "", session, json!({})),
         route(
