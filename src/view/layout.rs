@@ -56,6 +56,14 @@ pub struct Who {
     pub role: Role,
 }
 
+/// An address that may break after its `@`, rather than anywhere.
+fn breakable(name: &str) -> Markup {
+    match name.split_once('@') {
+        Some((local, host)) => html! { (local) "@" wbr; (host) },
+        None => html! { (name) },
+    }
+}
+
 /// The places that the navigation names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -109,7 +117,7 @@ pub fn inside(title: &str, here: Option<Place>, frame: Frame<'_>, content: &Mark
                 }
             } }
             div.who {
-                p { (who.name) }
+                p { (breakable(&who.name)) }
                 p { "Tier " (who.tier) }
                 form method="post" action="/logout" { button.linkish type="submit" { "Sign out" } }
             }

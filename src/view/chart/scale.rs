@@ -119,7 +119,7 @@ pub(super) fn ticks(days: &[Day]) -> Vec<Tick> {
     };
     let right_end = count * if count > 45 { 86 } else { 94 };
     let slots = days.iter().enumerate().filter(|(_, day)| is_named(day)).map(|(slot, _)| slot);
-    let slots = slots.filter(|slot| slot * 100 + 50 < right_end);
+    let slots = slots.filter(|slot| slot + 1 < count && slot * 100 + 50 < right_end);
     slots.enumerate().map(|(index, slot)| Tick { slot, is_for_wide: index % 2 == 1 }).collect()
 }
 
