@@ -58,10 +58,8 @@ pub struct Who {
 
 /// An address that may break after its `@`, rather than anywhere.
 fn breakable(name: &str) -> Markup {
-    match name.split_once('@') {
-        Some((local, host)) => html! { (local) "@" wbr; (host) },
-        None => html! { (name) },
-    }
+    let (local, host) = name.split_once('@').unwrap_or((name, ""));
+    html! { (local) @if !host.is_empty() { "@" wbr; (host) } }
 }
 
 /// The places that the navigation names.

@@ -163,9 +163,7 @@ impl FromRequest<AppState> for RawBody {
 /// The bytes of a JSON body; none where there is no body.
 async fn read_json(request: Request, state: &AppState) -> Result<bytes::Bytes> {
     let headers = request.headers();
-    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(Error::UnsupportedMediaType("a compressed body is not taken".to_owned()));
-    }
+    refuse_encoded(headers)?;
     // By HTTP/2 a body may come without a length and without an encoding.
     if request.body().is_end_stream() {
         return Ok(bytes::Bytes::new());
@@ -174,6 +172,15 @@ async fn read_json(request: Request, state: &AppState) -> Result<bytes::Bytes> {
         return Err(Error::UnsupportedMediaType("the body must be application/json".to_owned()));
     }
     read_body(request, state.config.server.body_bytes_max).await
+}
+
+/// Refuses a compressed body.
+pub(super) fn refuse_encoded(headers: &HeaderMap) -> Result<()> {
+    let encoding = headers.get(CONTENT_ENCODING);
+    if encoding.is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    Err(Error::UnsupportedMediaType("a compressed body is not taken".to_owned()))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -41,8 +41,14 @@ impl Fields {
     /// As [`Fields::of_query`]; the parameters `repeated` may be given more than once, and are lists.
     pub(super) fn of_query_with(query: Option<&str>, repeated: &[&str]) -> Result<Self> {
         let mut fields = Self { map: Map::new(), prefix: String::new(), faults: Vec::new() };
-        let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query.unwrap_or_default())
-            .map_err(|_| Error::invalid("query", "must be name=value pairs, percent-encoded UTF-8"))?;
+        let query = query.unwrap_or_default();
+        let bad = || Error::invalid("query", "must be name=value pairs, percent-encoded UTF-8");
+        let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query).map_err(|_| bad())?;
+        // The decoder puts U+FFFD where bytes are no UTF-8; whoever means that character writes it.
+        let has_replacement = pairs.iter().any(|(name, value)| name.contains('\u{fffd}') || value.contains('\u{fffd}'));
+        if has_replacement && !query.contains('\u{fffd}') && !query.to_ascii_uppercase().contains("%EF%BF%BD") {
+            return Err(bad());
+        }
         for (name, value) in pairs {
             if repeated.contains(&name.as_str()) {
                 let list = fields.map.entry(name).or_insert_with(|| Value::Array(Vec::new()));

@@ -23,6 +23,7 @@ use axum::routing::{self, MethodRouter};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method};
 use tower::Layer;
+use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -257,7 +258,7 @@ pub(crate) fn application(state: &AppState) -> Edge {
         // to a form may hold a secret beside what was typed, so that its compressed length would tell about it.
         let is_page = route.access == Access::Page || route.path.starts_with("/assets/");
         let handler = if is_page && route.method == Method::GET {
-            route.handler.layer(CompressionLayer::new())
+            route.handler.layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
         } else {
             route.handler
         };

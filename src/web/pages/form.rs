@@ -6,7 +6,7 @@ use http::Uri;
 use http::header::{CONTENT_TYPE, HOST, ORIGIN, REFERER};
 
 use crate::domain::{Error, Result};
-use crate::web::extract::read_body;
+use crate::web::extract::{read_body, refuse_encoded};
 use crate::web::input::Fields;
 use crate::web::problem::Failure;
 use crate::web::state::AppState;
@@ -22,6 +22,7 @@ impl FromRequest<AppState> for Form {
             let detail = "the form was not sent by a page of this server (Origin)";
             return Err(Error::forbidden("foreign_origin", detail).into());
         }
+        refuse_encoded(request.headers())?;
         let media = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let essence = media.split(';').next().unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") && !essence.is_empty() {
@@ -38,7 +39,8 @@ impl FromRequest<AppState> for Form {
 /// else a browser says. Who says nothing at all is no browser, and so cannot be made to post by another site's page (the
 /// rule of Go's `http.CrossOriginProtection`).
 fn is_ours(headers: &HeaderMap, uri: &Uri, public_url: Option<&str>) -> bool {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    // What cannot be read is there all the same, and no address of ours.
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("unreadable"));
     let host = text(HOST).or_else(|| uri.authority().map(http::uri::Authority::as_str));
     let matches = |origin: &str| match public_url {
         Some(public_url) => origin_of(public_url).is_some_and(|ours| ours.eq_ignore_ascii_case(origin)),
@@ -87,6 +89,11 @@ mod tests {
         assert!(!ours(&[host, ("sec-fetch-site", "cross-site"), ("referer", "http://box.test:8080/login")], None));
         assert!(ours(&[host, ("referer", "http://box.test:8080/login")], None));
         assert!(!ours(&[host, ("referer", "http://evil.test/http://box.test:8080/")], None));
+        for name in [ORIGIN, REFERER] {
+            let unreadable = http::HeaderValue::from_bytes(b"http://ev\xe9l.test/").unwrap();
+            let headers = HeaderMap::from_iter([(HOST, "box.test:8080".parse().unwrap()), (name, unreadable)]);
+            assert!(!is_ours(&headers, &Uri::from_static("/login"), None));
+        }
     }
 
     #[test]

@@ -119,3 +119,19 @@ async fn acts_take_a_form_of_ours_and_only_ones_own_tokens() {
         assert!(app.send(request).await.expect(403).text.contains("<h1>"), "{path}");
     }
 }
+
+#[tokio::test]
+async fn a_form_that_is_compressed_or_no_text_is_not_taken() {
+    let app = TestApp::new();
+    app.user_with_password("a@example.org", "basic").await;
+    let cookie = cookie(&app, "a@example.org").await;
+    let fields = [("name", "x"), ("expires", "30"), ("scope-usage-read", "on")];
+    let mut request = super::form("/account/tokens", Some(&cookie), &fields);
+    request.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
+    app.send(request).await.expect(415);
+    let mut request = super::form("/account/tokens", Some(&cookie), &[]);
+    let body = "name=%ff&expires=30&scope-usage-read=on";
+    request.headers_mut().insert("content-length", body.len().to_string().parse().unwrap());
+    *request.body_mut() = body.into();
+    app.send(request).await.expect(422);
+}
