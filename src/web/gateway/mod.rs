@@ -41,48 +41,27 @@ const PASSED_ON: [&str; 2] = ["accept", "openai-beta"];
 /// Where an answer, or the failure in its place, is handed to the one who waits for it.
 type Reply = oneshot::Sender<Answer>;
 
+/// What each of the calls takes from its request.
+type Asked = (State<AppState>, Known, Extension<RequestId>, HeaderMap, RawBody);
+
 /// `POST /v1/chat/completions`
-pub(super) async fn chat(
-    State(state): State<AppState>,
-    known: Known,
-    Extension(id): Extension<RequestId>,
-    headers: HeaderMap,
-    body: RawBody,
-) -> Answer {
-    answer(Endpoint::Chat, state, known, id, &headers, body).await
+pub(super) async fn chat(asked: Asked) -> Answer {
+    answer(Endpoint::Chat, asked).await
 }
 
 /// `POST /v1/completions`
-pub(super) async fn completions(
-    State(state): State<AppState>,
-    known: Known,
-    Extension(id): Extension<RequestId>,
-    headers: HeaderMap,
-    body: RawBody,
-) -> Answer {
-    answer(Endpoint::Completions, state, known, id, &headers, body).await
+pub(super) async fn completions(asked: Asked) -> Answer {
+    answer(Endpoint::Completions, asked).await
 }
 
 /// `POST /v1/responses`
-pub(super) async fn responses(
-    State(state): State<AppState>,
-    known: Known,
-    Extension(id): Extension<RequestId>,
-    headers: HeaderMap,
-    body: RawBody,
-) -> Answer {
-    answer(Endpoint::Responses, state, known, id, &headers, body).await
+pub(super) async fn responses(asked: Asked) -> Answer {
+    answer(Endpoint::Responses, asked).await
 }
 
 /// `POST /v1/embeddings`
-pub(super) async fn embeddings(
-    State(state): State<AppState>,
-    known: Known,
-    Extension(id): Extension<RequestId>,
-    headers: HeaderMap,
-    body: RawBody,
-) -> Answer {
-    answer(Endpoint::Embeddings, state, known, id, &headers, body).await
+pub(super) async fn embeddings(asked: Asked) -> Answer {
+    answer(Endpoint::Embeddings, asked).await
 }
 
 /// `GET /v1/models`: those that the configuration names, not those that its patterns may mean.
@@ -103,15 +82,9 @@ pub(super) async fn models(State(state): State<AppState>) -> Json<Value> {
 }
 
 /// Reads a call, and waits for what becomes of it. The call itself is a task that outlives whoever waits.
-async fn answer(
-    endpoint: Endpoint,
-    state: AppState,
-    known: Known,
-    RequestId(id): RequestId,
-    headers: &HeaderMap,
-    RawBody(text): RawBody,
-) -> Answer {
-    let call = match prepare(endpoint, &state, &known, id, headers, text).await? {
+async fn answer(endpoint: Endpoint, asked: Asked) -> Answer {
+    let (State(state), known, Extension(RequestId(id)), headers, RawBody(text)) = asked;
+    let call = match prepare(endpoint, &state, &known, id, &headers, text).await? {
         Ok(call) => call,
         Err(problem) => return Ok(problem.into_response()),
     };
