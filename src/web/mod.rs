@@ -20,13 +20,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::handler::Handler;
 use axum::routing::{self, MethodRouter};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use tower::Layer;
 use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use crate::domain::auth::Scope;
 pub use edge::Access;
@@ -152,19 +151,15 @@ fn usage_routes() -> Vec<Route> {
     ]
 }
 
-/// Which pages of other sites may call the JSON API: with a bearer, never with a cookie.
+/// Which pages of other sites may call the JSON API: with a bearer, never with a cookie. They may send and read any header,
+/// as clients name themselves in headers of their own.
 fn cors(origins: &[String]) -> CorsLayer {
     let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
-    let names = ["idempotency-key", "x-request-id", "x-user-id", "x-user-tier"].map(HeaderName::from_static);
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins))
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE].into_iter().chain(names).collect::<Vec<_>>())
-        .expose_headers([
-            HeaderName::from_static("x-request-id"),
-            HeaderName::from_static("idempotent-replayed"),
-            RETRY_AFTER,
-        ])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(ExposeHeaders::any())
         .max_age(Duration::from_mins(10))
 }
 

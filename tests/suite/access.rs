@@ -145,3 +145,18 @@ async fn a_page_without_a_session_leads_to_the_door_and_the_api_takes_no_cookie(
         assert_eq!(reply.status, 401, "{method} {path} by cookie");
     }
 }
+
+#[tokio::test]
+async fn pages_of_the_named_origins_may_call_with_any_header_and_no_others() {
+    let app = TestApp::with_config("[server]\ncors_origins = [\"https://app.example.org\"]\n");
+    for (origin, allowed) in [("https://app.example.org", "https://app.example.org"), ("https://other.example.org", "")]
+    {
+        let asked = "authorization, content-type, x-stainless-lang, x-tallybox-memory";
+        let headers =
+            [("origin", origin), ("access-control-request-method", "POST"), ("access-control-request-headers", asked)];
+        let reply = app.call_with("OPTIONS", "/v1/chat/completions", None, None, &headers).await.expect(200);
+        assert_eq!(reply.header("access-control-allow-origin"), allowed);
+        assert_eq!(reply.header("access-control-allow-headers"), asked);
+        assert_eq!(reply.header("access-control-allow-credentials"), "");
+    }
+}

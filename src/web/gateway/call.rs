@@ -205,7 +205,7 @@ impl Call {
             let mut meter = counted.map_err(|panic| Error::Internal(format!("an answer: {panic}")))?;
             held.settle(&mut meter, status.as_u16(), Outcome::Complete).await?;
             if self.recall.as_ref().is_some_and(|recall| recall.keeps) {
-                self.keep(first_message(&bytes));
+                self.keep(said_in(&bytes));
             }
         } else {
             held.give_back().await?;
@@ -280,10 +280,15 @@ async fn read_all(mut opened: Opened, limit: usize) -> Result<Bytes, Fault> {
     Ok(bytes.into())
 }
 
-/// What the first choice of a whole chat answer says.
-fn first_message(bytes: &[u8]) -> String {
+/// What a whole answer says to its user: the first choice of a chat, or the texts of a response.
+fn said_in(bytes: &[u8]) -> String {
     let answer: Value = serde_json::from_slice(bytes).unwrap_or_default();
-    answer["choices"][0]["message"]["content"].as_str().unwrap_or_default().to_owned()
+    if let Some(text) = answer["choices"][0]["message"]["content"].as_str() {
+        return text.to_owned();
+    }
+    let items = answer["output"].as_array().into_iter().flatten().filter(|item| item["type"] == "message");
+    let parts = items.flat_map(|item| item["content"].as_array().into_iter().flatten());
+    parts.filter(|part| part["type"] == "output_text").filter_map(|part| part["text"].as_str()).collect()
 }
 
 /// What a whole answer says that it cost, or else what it says.

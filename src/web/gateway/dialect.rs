@@ -103,6 +103,9 @@ impl Dialect {
         if let Some(text) = event["delta"].as_str().filter(|_| kind.rsplit('.').next() == Some("delta")) {
             self.has_said |= !text.is_empty();
             meter.write(event["output_index"].as_u64().unwrap_or(0), text);
+            if let Some(whole) = self.said.as_mut().filter(|_| kind == "response.output_text.delta") {
+                whole.push_str(text);
+            }
         }
         let is_last = ["response.completed", "response.incomplete", "response.failed"].contains(&kind);
         meter.usage = Usage::parse(&event["response"]["usage"]).or(meter.usage);

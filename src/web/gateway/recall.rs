@@ -38,6 +38,8 @@ pub(super) struct Recall {
     session: Option<String>,
     recalls: bool,
     pub(super) keeps: bool,
+    /// The member of the body that holds the conversation.
+    conversation: &'static str,
     /// What the user asks.
     question: String,
 }
@@ -53,7 +55,7 @@ impl Recall {
     /// Reads what a call asks for, and takes it out of what goes to the upstream.
     ///
     /// # Errors
-    /// `Invalid` that names every fault; `Refused` for a call that is no chat; `ScopeRequired` for what the caller may not do.
+    /// `Invalid` that names every fault; `Refused` for a call that is no conversation; `ScopeRequired` for what the caller may not do.
     pub(super) fn read(
         endpoint: Endpoint,
         object: &mut Object,
@@ -69,26 +71,38 @@ impl Recall {
             (has("recall") || has("keep")).then(|| Self { recalls: has("recall"), keeps: has("keep"), ..Self::plain() })
         });
         let Some(mut recall) = recall else { return Ok(None) };
-        if endpoint != Endpoint::Chat {
-            return Err(Error::Refused {
-                code: "memory_not_offered",
-                field: MEMBER.to_owned(),
-                detail: "memories are recalled for chat completions alone".to_owned(),
-            });
-        }
+        recall.conversation = match endpoint {
+            Endpoint::Chat => "messages",
+            Endpoint::Responses => "input",
+            Endpoint::Completions | Endpoint::Embeddings => {
+                return Err(Error::Refused {
+                    code: "memory_not_offered",
+                    field: MEMBER.to_owned(),
+                    detail: "memories are recalled for chat completions and responses alone".to_owned(),
+                });
+            }
+        };
         if recall.recalls {
             known.caller().require(Scope::MemoryRead)?;
         }
         if recall.keeps {
             known.caller().require(Scope::MemoryWrite)?;
         }
-        recall.question = question(&object.value("messages")?);
+        recall.question = question(&object.value(recall.conversation)?);
         Ok(Some(recall))
     }
 
     fn plain() -> Self {
         let limit = usize::try_from(LIMIT).unwrap_or_default();
-        Self { budget: BUDGET, limit, session: None, recalls: true, keeps: false, question: String::new() }
+        Self {
+            budget: BUDGET,
+            limit,
+            session: None,
+            recalls: true,
+            keeps: false,
+            conversation: "",
+            question: String::new(),
+        }
     }
 
     /// `{"memory": true}` or `{"memory": {"budget", "limit", "session", "recall", "keep"}}`.
@@ -110,7 +124,7 @@ impl Recall {
         let recalls = fields.optional("recall", input::flag).unwrap_or(true);
         let keeps = fields.optional("keep", input::flag).unwrap_or(false);
         let limit = usize::try_from(limit).unwrap_or_default();
-        fields.finish(|| Some(Some(Self { budget, limit, session, recalls, keeps, question: String::new() })))
+        fields.finish(|| Some(Some(Self { budget, limit, session, recalls, keeps, ..Self::plain() })))
     }
 
     /// Adds the most relevant memories as a first system message: within the budget, and never more than leaves room for the
@@ -127,10 +141,7 @@ impl Recall {
         choices: i64,
     ) -> Result<Recalled> {
         let none = Recalled { memories: 0, tokens: 0 };
-        let Some(open) = object.raw("messages").and_then(|raw| raw.find('[')).filter(|_| self.recalls) else {
-            return Ok(none);
-        };
-        if self.question.is_empty() {
+        if !self.recalls || self.question.is_empty() {
             return Ok(none);
         }
         let room = self.room(state, known, *estimate, choices).await?;
@@ -156,11 +167,13 @@ impl Recall {
             return Ok(none);
         }
         let message = json!({"role": "system", "content": text});
-        let raw = object.raw("messages").unwrap_or_default();
-        let (before, after) = raw.split_at(open + 1);
-        let comma = if after.trim_start().starts_with(']') { "" } else { "," };
-        let raw = format!("{before}{message}{comma}{after}");
-        object.set("messages", raw);
+        // A question was found in it, so it is a text, or a list that is not empty.
+        let raw = object.raw(self.conversation).unwrap_or_default();
+        let raw = match raw.trim_start().strip_prefix('[') {
+            Some(items) => format!("[{message},{items}"),
+            None => format!("[{message},{{\"role\":\"user\",\"content\":{raw}}}]"),
+        };
+        object.set(self.conversation, raw);
         estimate.count = estimate.count.saturating_add(cost.count);
         estimate.bound = estimate.bound.saturating_add(cost.bound);
         Ok(Recalled { memories, tokens: cost.count })
@@ -214,8 +227,11 @@ impl Cost {
     }
 }
 
-/// The text of the last message that a user wrote.
+/// The text of the last message that a user wrote, or of the only one.
 fn question(messages: &Value) -> String {
+    if let Value::String(text) = messages {
+        return cut(text, QUERY_BYTES_MAX).to_owned();
+    }
     let messages = messages.as_array().map(Vec::as_slice).unwrap_or_default();
     let last = messages.iter().rev().find(|message| message["role"] == "user");
     let mut text = String::new();

@@ -111,6 +111,30 @@ async fn an_exchange_is_kept_as_a_short_term_memory() {
 }
 
 #[tokio::test]
+async fn a_response_recalls_and_keeps_as_a_chat_does() {
+    let world = World::new().await;
+    world.remember(PEANUTS).await;
+    let said = json!([{"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Peanuts."}]}]);
+    let usage = json!({"input_tokens": 40, "output_tokens": 3, "total_tokens": 43});
+    world.fake.always(Act::Whole(200, json!({"object": "response", "output": said, "usage": usage}).to_string()));
+    let asked = "What is Maria allergic to?";
+    for input in [json!(asked), json!([{"role": "user", "content": [{"type": "input_text", "text": asked}]}])] {
+        let body = json!({"model": "gpt-4o", "input": input, "max_output_tokens": 20,
+            "tallybox": {"memory": {"keep": true, "limit": 1}}});
+        let reply = world.app.tell(&world.user.token, "/v1/responses", body).await.expect(200);
+        assert_eq!(reply.header("x-tallybox-recalled-memories"), "1");
+        let sent = world.fake.last().json()["input"].clone();
+        assert_eq!((&sent[0]["role"], sent.as_array().unwrap().len()), (&json!("system"), 2));
+        assert!(sent[0]["content"].as_str().unwrap().contains(PEANUTS), "{sent}");
+        let kept = if input.is_string() { json!({"role": "user", "content": asked}) } else { input[0].clone() };
+        assert_eq!(sent[1], kept);
+    }
+    assert_eq!(world.exchanges().await[0]["input_context"], "User: What is Maria allergic to?\nAssistant: Peanuts.");
+    world.app.proves();
+}
+
+#[tokio::test]
 async fn recall_asks_for_its_scopes_and_names_its_faults() {
     let world = World::new().await;
     let token = world.app.token("a@example.org", &[Scope::Gateway]).await;
@@ -128,8 +152,8 @@ async fn recall_asks_for_its_scopes_and_names_its_faults() {
             reply.text
         );
     }
-    let body = json!({"model": "gpt-4o", "input": "x", "tallybox": {"memory": true}});
-    let reply = world.app.tell(&world.user.token, "/v1/responses", body).await.expect(400);
+    let body = json!({"model": "gpt-4o", "prompt": "x", "tallybox": {"memory": true}});
+    let reply = world.app.tell(&world.user.token, "/v1/completions", body).await.expect(400);
     assert_eq!(reply.code(), "memory_not_offered");
     assert_eq!((world.fake.seen().len(), world.tokens().await), (0, (0, 0)));
 }
