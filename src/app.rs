@@ -19,6 +19,7 @@ use tower::Service;
 
 use crate::adapter::embedder::{self, Embedder, EmbedderPool};
 use crate::adapter::upstream::Upstreams;
+use crate::backup::Backups;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::service::{gateway, memory};
@@ -92,6 +93,12 @@ impl App {
         Worker::new(&self.state)
     }
 
+    /// The schedule of backups, where there is one.
+    pub fn backups(&self) -> Option<Backups> {
+        let store = self.store();
+        Backups::new(&self.state.config.backup, store.directory(), store.clock().clone())
+    }
+
     /// Binds the configured address.
     ///
     /// # Errors
@@ -110,6 +117,9 @@ impl App {
     pub async fn serve(self, listener: TcpListener, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
         let server = &self.state.config.server;
         let worker = tokio::spawn(self.worker().run(stop.clone()));
+        if let Some(backups) = self.backups() {
+            tokio::spawn(backups.run(stop.clone()));
+        }
         let connections = Arc::new(Semaphore::new(server.connections_max));
         let graceful = GracefulShutdown::new();
         let header_timeout = Duration::from_millis(server.header_timeout_ms.unsigned_abs());

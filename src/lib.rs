@@ -2,7 +2,7 @@
 //!
 //! The map, from the outside in; imports point downwards only (`tests/tidy.rs` holds the walls):
 //!
-//! - [`app`] builds everything, serves, drains; [`worker`] does what recurs; [`config`] reads the settings; [`demo`] makes the
+//! - [`app`] builds everything, serves, drains; [`worker`] does what recurs, [`backup`] makes the copies that are made by themselves; [`config`] reads the settings; [`demo`] makes the
 //!   data of `tallybox demo`.
 //! - `web` is HTTP: every route in one table, thin handlers. [`view`] turns data into pages.
 //! - [`service`] does the work on a `Reader` or `Writer`: load, decide, write.
@@ -14,6 +14,7 @@
 
 pub mod adapter;
 pub mod app;
+pub mod backup;
 pub mod clock;
 pub mod config;
 pub mod demo;

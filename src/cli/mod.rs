@@ -1,5 +1,6 @@
 //! The commands.
 
+mod backup;
 mod check;
 mod demo;
 mod healthcheck;
@@ -69,6 +70,17 @@ enum Command {
     Config(Listen),
     /// Prove that totals are the sums of their entries and nothing is orphaned: exit 1 and the differences where not
     Check,
+    /// Write a copy of the database to a file, proven whole, also beside a running server
+    Backup {
+        /// The file; one of that name is replaced once the copy is proven
+        path: PathBuf,
+    },
+    /// Put a backup in the place of the database, with the server stopped; what was there is kept as
+    /// tallybox.db.before-restore
+    Restore {
+        /// The backup
+        path: PathBuf,
+    },
     /// Make all embeddings anew after a change of the embedding model, with the server stopped; resumable
     Reembed,
     /// Ask the server on this machine whether it is alive: exit 0 if so, else 1
@@ -97,6 +109,8 @@ impl Arguments {
                 }
                 output::result(config.to_masked_toml().trim_end())?;
             }
+            Command::Backup { path } => backup::back_up(&self.place, &path)?,
+            Command::Restore { path } => backup::restore(&self.place, &path)?,
             Command::Reembed => reembed::run(&self.place)?,
             Command::Check => return check::report(&self.place.open()?.store),
             Command::Healthcheck(listen) => {
@@ -117,10 +131,15 @@ impl Place {
 
     /// The settings and the database, for a command that may run beside a server.
     fn open(&self) -> anyhow::Result<Opened> {
+        self.require_database()?;
+        self.open_or_create()
+    }
+
+    fn require_database(&self) -> anyhow::Result<()> {
         if !self.data_dir.join("tallybox.db").is_file() {
             bail!("there is no database in {} (--data-dir, TALLYBOX_DATA_DIR)", self.data_dir.display());
         }
-        self.open_or_create()
+        Ok(())
     }
 
     /// As [`Place::open`]; where there is no database yet, one is made.

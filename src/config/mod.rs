@@ -9,7 +9,7 @@ mod values;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -45,6 +45,8 @@ pub struct Config {
     pub upgrade_url: String,
     /// An agent run without a heartbeat for so long is closed at its last sign of life, in milliseconds.
     pub heartbeat_timeout_ms: i64,
+    /// Backups that are made by themselves.
+    pub backup: Backup,
     /// Days after which acts leave the audit log.
     pub audit_keep_days: Option<i64>,
     /// Logs.
@@ -153,6 +155,17 @@ pub enum Provider {
     },
 }
 
+/// Backups that are made by themselves.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    /// How often, in milliseconds; none: never.
+    pub every_ms: Option<i64>,
+    /// How many are kept, at least 1.
+    pub keep: usize,
+    /// Where they go; none: beside the database.
+    pub directory: Option<PathBuf>,
+}
+
 /// `[log]`
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -241,6 +254,7 @@ impl Config {
         let keep_days = section("audit").integer("keep_days", 0..=36_500);
         let log = log(&section("log"));
         let store = store(&section("store"));
+        let backup = backup(&section("backup"));
         check_later_sections(&table, faults);
         let audit_keep_days = (keep_days > 0).then_some(keep_days);
         Self {
@@ -253,6 +267,7 @@ impl Config {
             gateway,
             upgrade_url,
             heartbeat_timeout_ms,
+            backup,
             audit_keep_days,
             log,
             store,
@@ -448,12 +463,17 @@ fn store(values: &Values<'_>) -> StoreOptions {
     }
 }
 
+fn backup(values: &Values<'_>) -> Backup {
+    Backup {
+        every_ms: values.time_or_never("every"),
+        keep: values.integer("keep", 1..=10_000),
+        directory: Some(values.text("directory")).filter(|path| !path.is_empty()).map(PathBuf::from),
+    }
+}
+
 /// Keys of parts that read them from the table when they are built: their form is checked here, at the start.
 fn check_later_sections(table: &Table, faults: &RefCell<Vec<Fault>>) {
     let section = |section| Values { table, section, faults };
-    let backup = section("backup");
-    backup.time_or_never("every");
-    backup.integer("keep", 1..=10_000_i64);
     let ledger = section("ledger");
     let days = ledger.integer("keep_days", 0..=36_500_i64);
     if (1..35).contains(&days) {

@@ -7,6 +7,7 @@
 pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod auth;
+pub mod backup;
 pub(crate) mod check;
 mod connection;
 pub(crate) mod erasure;
@@ -83,6 +84,11 @@ impl Store {
         connection::create_files(directory)?;
         let path = connection::database_path(directory);
         let mut connection = connection::open_writer(&path, options.checkpoint_pages)?;
+        if migrate::is_outdated(&connection)? {
+            // What a migration may lose, however well it was tried, this still has.
+            let kept = directory.join(format!("tallybox.db.before-version-{}", migrate::VERSION));
+            backup::back_up(directory, &clock, &kept)?;
+        }
         migrate::migrate(&mut connection)?;
         connection::optimize(&connection)?;
         let readers = connection::open_readers(&path, options.readers)?;
@@ -104,6 +110,11 @@ impl Store {
     /// Bytes of the write-ahead log; 0 where there is none.
     pub fn log_bytes(&self) -> u64 {
         std::fs::metadata(self.inner.directory.join("tallybox.db-wal")).map_or(0, |file| file.len())
+    }
+
+    /// Where the database is.
+    pub fn directory(&self) -> &Path {
+        &self.inner.directory
     }
 
     /// The time source.

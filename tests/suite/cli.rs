@@ -6,13 +6,13 @@ use std::process::{Child, Command, Output, Stdio};
 
 use super::support::{PASSWORD, TestApp};
 
-fn command(directory: &Path, arguments: &[&str]) -> Command {
+pub(super) fn command(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tallybox"));
     command.env_clear().env("TALLYBOX_DATA_DIR", directory).args(arguments);
     command
 }
 
-fn run_with(directory: &Path, arguments: &[&str], input: &str) -> Output {
+pub(super) fn run_with(directory: &Path, arguments: &[&str], input: &str) -> Output {
     let mut command = command(directory, arguments);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // A command that reads nothing may have closed its end already.
@@ -22,7 +22,7 @@ fn run_with(directory: &Path, arguments: &[&str], input: &str) -> Output {
 
 /// What a command that succeeds prints.
 #[track_caller]
-fn run(directory: &Path, arguments: &[&str]) -> String {
+pub(super) fn run(directory: &Path, arguments: &[&str]) -> String {
     let output = run_with(directory, arguments, "");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
@@ -30,7 +30,7 @@ fn run(directory: &Path, arguments: &[&str]) -> String {
 
 /// What a command that fails says.
 #[track_caller]
-fn fails(output: &Output) -> String {
+pub(super) fn fails(output: &Output) -> String {
     assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -1,6 +1,7 @@
 mod access;
 mod admin;
 mod agent;
+mod backup;
 mod calls;
 mod cli;
 mod crash;

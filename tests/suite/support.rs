@@ -74,8 +74,22 @@ impl TestApp {
 
     /// With a configuration file of this text.
     pub(crate) fn with_config(toml: &str) -> Self {
+        Self::of(toml, tempfile::tempdir().unwrap())
+    }
+
+    /// On a directory that has a database already.
+    pub(crate) fn at(directory: TempDir) -> Self {
+        Self::of("", directory)
+    }
+
+    /// Closes the database and gives its directory.
+    pub(crate) fn stop(self) -> TempDir {
+        self.app.store().close();
+        self.directory
+    }
+
+    fn of(toml: &str, directory: TempDir) -> Self {
         let config = Config::parse(Some(toml), &Environment::default()).unwrap();
-        let directory = tempfile::tempdir().unwrap();
         let clock = Clock::manual(NOON);
         let app = App::build(config, directory.path(), clock.clone()).unwrap();
         Self { app, clock, directory }

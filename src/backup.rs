@@ -1,0 +1,135 @@
+//! Backups that are made by themselves: one every so often, the newest of them kept.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::clock::Clock;
+use crate::config;
+use crate::domain::unit::Timestamp;
+use crate::domain::{Error, Result};
+use crate::store::backup::back_up;
+
+/// How often it looks whether one is due.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a failure waits for the next try, in milliseconds.
+const TRY_AGAIN_MS: i64 = 60_000;
+/// What the names of backups begin and end with; between them is when they were made.
+const PREFIX: &str = "tallybox-";
+const SUFFIX: &str = ".db";
+/// The time in a name, in UTC.
+const STAMP: &str = "%Y%m%dT%H%M%SZ";
+
+/// The schedule.
+pub struct Backups {
+    data: PathBuf,
+    into: PathBuf,
+    every_ms: i64,
+    keep: usize,
+    clock: Clock,
+}
+
+impl Backups {
+    /// As the configuration says; none where it asks for none.
+    pub fn new(config: &config::Backup, data_directory: &std::path::Path, clock: Clock) -> Option<Self> {
+        let into = config.directory.clone().unwrap_or_else(|| data_directory.join("backups"));
+        let (every_ms, keep) = (config.every_ms?, config.keep);
+        Some(Self { data: data_directory.to_owned(), into, every_ms, keep, clock })
+    }
+
+    /// Makes backups until `stop` is true. One that is under way then is given up: it has no name yet.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut tried = None;
+        loop {
+            if tokio::time::timeout(LOOK_EVERY, stop.wait_for(|stop| *stop)).await.is_ok() {
+                return;
+            }
+            let now = self.clock.now();
+            let waits = tried.is_some_and(|at: Timestamp| now < at.plus_millis(TRY_AGAIN_MS.min(self.every_ms)));
+            if waits || !self.is_due(now) {
+                continue;
+            }
+            tried = Some(now);
+            let made = self.make_on_a_thread(now);
+            tokio::select! {
+                made = made => match made {
+                    Ok(path) => tracing::info!("backup written: {}", path.display()),
+                    Err(error) => tracing::error!(%error, "the backup failed; it is tried again"),
+                },
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    /// Whether the newest is older than the schedule allows. One from the future counts for nothing.
+    fn is_due(&self, now: Timestamp) -> bool {
+        let newest = self.made().into_iter().map(|(at, _)| at).filter(|at| *at <= now).max();
+        newest.is_none_or(|newest| newest.plus_millis(self.every_ms) <= now)
+    }
+
+    /// On a thread of its own, that the end of the program does not wait for.
+    async fn make_on_a_thread(&self, now: Timestamp) -> Result<PathBuf> {
+        let (reply, made) = oneshot::channel();
+        let job = Self {
+            data: self.data.clone(),
+            into: self.into.clone(),
+            clock: self.clock.clone(),
+            every_ms: self.every_ms,
+            keep: self.keep,
+        };
+        let started = std::thread::Builder::new().name("backup".to_owned()).spawn(move || {
+            // Where nobody waits any more, nobody wants it.
+            let _ = reply.send(job.make(now));
+        });
+        started.map_err(|error| Error::Unavailable(format!("no thread for a backup: {error}")))?;
+        made.await.unwrap_or_else(|_| Err(Error::Internal("a backup panicked".to_owned())))
+    }
+
+    /// Makes one now, and then takes away those that are more than are kept.
+    ///
+    /// # Errors
+    /// `Unavailable` where files cannot be read or written.
+    pub fn make(&self, now: Timestamp) -> Result<PathBuf> {
+        let unusable = |error| Error::Unavailable(format!("{} cannot be used: {error}", self.into.display()));
+        fs::create_dir_all(&self.into).map_err(unusable)?;
+        self.sweep_unfinished();
+        let path = self.into.join(format!("{PREFIX}{}{SUFFIX}", now.to_utc().format(STAMP)));
+        back_up(&self.data, &self.clock, &path)?;
+        let mut made = self.made();
+        made.sort_unstable();
+        let surplus = made.len().saturating_sub(self.keep);
+        for (_, old) in made.into_iter().take(surplus) {
+            if let Err(error) = fs::remove_file(&old) {
+                tracing::warn!(%error, "an old backup stays: {}", old.display());
+            }
+        }
+        Ok(path)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.into).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    /// The backups that are there, by when they were made. Files of other names are not ours.
+    fn made(&self) -> Vec<(Timestamp, PathBuf)> {
+        let of = |name: String| {
+            let stamp = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+            let at = chrono::NaiveDateTime::parse_from_str(stamp, STAMP).ok()?.and_utc();
+            // What does not come out as it went in is another's.
+            (at.format(STAMP).to_string() == stamp).then(|| (Timestamp(at.timestamp_millis()), self.into.join(&name)))
+        };
+        self.names().into_iter().filter_map(of).collect()
+    }
+
+    /// Takes away what a process that was killed had begun.
+    fn sweep_unfinished(&self) {
+        for name in self.names() {
+            if name.starts_with(PREFIX) && name.contains(".db.partial-") {
+                let _ = fs::remove_file(self.into.join(name));
+            }
+        }
+    }
+}

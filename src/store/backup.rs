@@ -1,0 +1,216 @@
+//! Copies of the database: made while it is written to, proven before they count, put back in its place.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags};
+
+use super::{DirectoryLock, Reader, check, connection, extension, fault, migrate};
+use crate::clock::Clock;
+use crate::domain::{Error, Result};
+
+/// How long a step waits before it asks again for what another process holds.
+const STEP_PAUSE: Duration = Duration::from_millis(20);
+/// How often it asks.
+const STEP_TRIES: u32 = 250;
+
+/// A copy that was made and proven.
+#[derive(Clone, Debug)]
+pub struct Copied {
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// Writes a copy of the database in `directory` to the file `target`, which then replaces whatever had that name. The copy
+/// is one snapshot, taken by a reader, so no write waits for it; it is proven whole before it gets its name.
+///
+/// # Errors
+/// `Unavailable` where a file cannot be read or written; `Internal` where the copy fails its proof.
+pub fn back_up(directory: &Path, clock: &Clock, target: &Path) -> Result<Copied> {
+    let database = connection::database_path(directory);
+    if is_same(&database, target) {
+        return Err(Error::Unavailable(format!("{} is the database itself", target.display())));
+    }
+    let mut unfinished = Unfinished::create(target)?;
+    copy(&database, &unfinished.path)?;
+    prove(&unfinished.path, clock)?;
+    unfinished.finish(target)
+}
+
+/// Puts the copy `source` in the place of the database in `directory`, which stays beside it as
+/// `tallybox.db.before-restore`. The lock shows that no server runs there.
+///
+/// # Errors
+/// `Unavailable` for what is no database of ours, a newer schema, or files that cannot be read or written; `Internal` where
+/// the copy fails its proof. The database is then as it was.
+pub fn restore(_lock: &DirectoryLock, directory: &Path, clock: &Clock, source: &Path) -> Result<Copied> {
+    let database = connection::database_path(directory);
+    if is_same(&database, source) {
+        return Err(Error::Unavailable(format!("{} is the database itself", source.display())));
+    }
+    if !source.is_file() {
+        return Err(Error::Unavailable(format!("there is no file {}", source.display())));
+    }
+    let mut unfinished = Unfinished::create(&directory.join("tallybox.db.restoring"))?;
+    copy(source, &unfinished.path)?;
+    prove(&unfinished.path, clock)?;
+    if database.exists() {
+        keep_aside(&database, &directory.join("tallybox.db.before-restore"))?;
+    }
+    unfinished.finish(&database)
+}
+
+fn is_same(left: &Path, right: &Path) -> bool {
+    matches!((fs::canonicalize(left), fs::canonicalize(right)), (Ok(left), Ok(right)) if left == right)
+}
+
+/// A file that is taken away again unless it is finished.
+struct Unfinished {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Unfinished {
+    /// A new file beside `target`, on the same file system, for its owner alone.
+    fn create(target: &Path) -> Result<Self> {
+        let name =
+            target.file_name().ok_or_else(|| Error::Unavailable(format!("{} names no file", target.display())))?;
+        if target.is_dir() {
+            return Err(Error::Unavailable(format!("{} is a directory", target.display())));
+        }
+        let mut partial = name.to_owned();
+        partial.push(format!(".partial-{}", std::process::id()));
+        let path = target.with_file_name(partial);
+        // What a process of that number left behind when it was killed.
+        let _ = fs::remove_file(&path);
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| unwritable(&path, &error))?;
+        Ok(Self { path, kept: false })
+    }
+
+    /// Brings it to the disk and gives it its name.
+    fn finish(&mut self, target: &Path) -> Result<Copied> {
+        let named = || -> io::Result<u64> {
+            let file = File::open(&self.path)?;
+            file.sync_all()?;
+            fs::rename(&self.path, target)?;
+            sync_directory(target)?;
+            Ok(file.metadata()?.len())
+        };
+        let bytes = named().map_err(|error| unwritable(target, &error))?;
+        self.kept = true;
+        Ok(Copied { bytes })
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.kept {
+            for suffix in ["", "-wal", "-shm", "-journal"] {
+                let mut name = self.path.clone().into_os_string();
+                name.push(suffix);
+                let _ = fs::remove_file(name);
+            }
+        }
+    }
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Error {
+    Error::Unavailable(format!("{} cannot be written: {error}", path.display()))
+}
+
+fn sync_directory(of: &Path) -> io::Result<()> {
+    let directory = of.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}
+
+/// Copies every page of one snapshot, and leaves a database in a single file.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let source =
+        open(from, OpenFlags::SQLITE_OPEN_READ_WRITE).or_else(|_| open(from, OpenFlags::SQLITE_OPEN_READ_ONLY))?;
+    source.pragma_update(None, "query_only", true).map_err(fault)?;
+    migrate::require_known(&source)?;
+    let mut copy = open(to, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // The file has no name yet: it is synced as a whole before it gets one.
+    copy.pragma_update(None, "synchronous", "OFF").map_err(fault)?;
+    {
+        let backup = Backup::new(&source, &mut copy).map_err(fault)?;
+        let mut tries = 0;
+        // All at once: between steps another process's commit would make it begin anew.
+        while backup.step(-1).map_err(fault)? != StepResult::Done {
+            tries += 1;
+            if tries > STEP_TRIES {
+                return Err(Error::Busy("the database"));
+            }
+            std::thread::sleep(STEP_PAUSE);
+        }
+    }
+    copy.pragma_update(None, "journal_mode", "DELETE").map_err(fault)?;
+    copy.close().map_err(|(_, error)| fault(error))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the room that copies databases")]
+fn open(path: &Path, mode: OpenFlags) -> Result<Connection> {
+    extension::register();
+    let connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+    connection.map_err(|error| Error::Unavailable(format!("{} cannot be opened: {error}", path.display())))
+}
+
+/// Asks every question of `tallybox check` of a copy. What an older schema has not, only its file can prove.
+fn prove(path: &Path, clock: &Clock) -> Result<()> {
+    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.pragma_update(None, "query_only", true).map_err(fault)?;
+    let is_older = migrate::version(&connection)? < migrate::VERSION;
+    let reader = Reader { connection: &connection, now: clock.now() };
+    let found = if is_older { check::run_of_file(&reader, 1) } else { check::run(&reader, 1) };
+    match found.first() {
+        None => Ok(()),
+        Some(first) => Err(Error::Unavailable(format!("the copy is not whole: {}: {}", first.invariant, first.detail))),
+    }
+}
+
+/// Gives what is about to be replaced a second name, with all that its log holds. At no moment is there no database.
+fn keep_aside(database: &Path, aside: &Path) -> Result<()> {
+    let fold = || -> Result<()> {
+        let connection = open(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.pragma_update(None, "journal_mode", "DELETE").map_err(fault)?;
+        connection.close().map_err(|(_, error)| fault(error))
+    };
+    // A database that is damaged may not be able to; its log then goes with it.
+    let folded = fold();
+    let names = |path: &Path| {
+        ["-wal", "-shm"].map(|suffix| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        })
+    };
+    let aside_them = || -> io::Result<()> {
+        for old in names(aside).iter().map(PathBuf::as_path).chain([aside]) {
+            match fs::remove_file(old) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        if fs::hard_link(database, aside).is_err() {
+            // A file system without second names.
+            fs::copy(database, aside)?;
+            File::open(aside)?.sync_all()?;
+        }
+        for (old, new) in names(database).iter().zip(names(aside)) {
+            if folded.is_err() && old.exists() {
+                fs::rename(old, new)?;
+            }
+        }
+        sync_directory(aside)
+    };
+    aside_them().map_err(|error| unwritable(aside, &error))
+}

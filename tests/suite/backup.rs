@@ -1,0 +1,189 @@
+//! Backups and their restoring: the real binary, beside a server that is written to.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+use tallybox::backup::Backups;
+use tallybox::store::DirectoryLock;
+use tokio::task::JoinSet;
+
+use super::calls::tokens;
+use super::cli::{fails, run, run_with};
+use super::support::{TestApp, TestUser};
+
+async fn used(app: &TestApp, user: &TestUser) -> i64 {
+    app.tokens(user).await.0
+}
+
+fn path_text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn names_in(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_under_load_is_whole_and_comes_back() {
+    let app = Arc::new(TestApp::new());
+    let user = app.user("a@example.org", "pro").await;
+    let memory = json!({"type": "note", "input_context": "The boiler is serviced in May."});
+    app.tell(&user.token, "/memory/store", memory).await.expect(201);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut writers = JoinSet::new();
+    for _ in 0..4 {
+        let (app, token, stop) = (Arc::clone(&app), user.token.clone(), Arc::clone(&stop));
+        writers.spawn(async move {
+            let mut acknowledged = 0;
+            while !stop.load(Ordering::Relaxed) {
+                app.tell(&token, "/usage/record", tokens(1)).await.expect(201);
+                acknowledged += 1;
+            }
+            acknowledged
+        });
+    }
+    while used(&app, &user).await < 20 {
+        tokio::task::yield_now().await;
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    let backup = elsewhere.path().join("box.db");
+    let before = used(&app, &user).await;
+    let there = app.directory.path().to_owned();
+    let target = backup.clone();
+    let said = tokio::task::spawn_blocking(move || run(&there, &["backup", path_text(&target)])).await.unwrap();
+    let after = used(&app, &user).await;
+    stop.store(true, Ordering::Relaxed);
+    let acknowledged: i64 = writers.join_all().await.into_iter().sum();
+    assert!(said.contains("proven"), "{said}");
+    assert_eq!(names_in(elsewhere.path()), ["box.db"], "one file, nothing beside it");
+    assert_eq!(fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(used(&app, &user).await, acknowledged);
+    // It comes back into another directory, with everything that was acknowledged before it began.
+    let other = tempfile::tempdir().unwrap();
+    run(other.path(), &["restore", path_text(&backup)]);
+    assert!(run(other.path(), &["check"]).starts_with("ok"));
+    let restored = TestApp::at(other);
+    let there = used(&restored, &user).await;
+    assert!((before..=after).contains(&there), "{before} <= {there} <= {after}");
+    let query = json!({"query": "when is the boiler serviced?"});
+    let found = restored.tell(&user.token, "/memory/search", query).await.expect(200).json;
+    assert_eq!(found["results"][0]["input_context"], "The boiler is serviced in May.");
+}
+
+#[tokio::test]
+async fn a_restore_keeps_what_it_replaces_with_its_log() {
+    let app = TestApp::new();
+    let user = app.user("a@example.org", "pro").await;
+    app.used_up(&user, 5).await;
+    let backup = app.directory.path().join("early.db");
+    run(app.directory.path(), &["backup", path_text(&backup)]);
+    app.used_up(&user, 7).await;
+    let directory = app.stop();
+    run(directory.path(), &["restore", path_text(&backup)]);
+    let kept = directory.path().join("tallybox.db.before-restore");
+    assert!(kept.is_file() && backup.is_file());
+    let app = TestApp::at(directory);
+    assert_eq!(used(&app, &user).await, 5);
+    app.used_up(&user, 1).await;
+    // What was replaced is itself a database that comes back, whole.
+    let directory = app.stop();
+    run(directory.path(), &["restore", path_text(&kept)]);
+    let app = TestApp::at(directory);
+    assert_eq!(used(&app, &user).await, 12);
+}
+
+#[tokio::test]
+async fn what_cannot_be_restored_changes_nothing() {
+    let app = TestApp::new();
+    let user = app.user("a@example.org", "pro").await;
+    app.used_up(&user, 5).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = |name: &str| elsewhere.path().join(name);
+    run(app.directory.path(), &["backup", path_text(&file("good.db"))]);
+    let lock = DirectoryLock::try_take(app.directory.path()).unwrap().unwrap();
+    let good = file("good.db");
+    let said = fails(&run_with(app.directory.path(), &["restore", path_text(&good)], ""));
+    assert!(said.contains("a server runs"), "{said}");
+    drop(lock);
+    let directory = app.stop();
+    let bytes = fs::read(&good).unwrap();
+    fs::write(file("text.db"), "not a database, but long enough to be looked at as if it were one").unwrap();
+    fs::write(file("short.db"), &bytes[..bytes.len() / 2]).unwrap();
+    let mut newer = bytes.clone();
+    newer[63] = 99;
+    fs::write(file("newer.db"), newer).unwrap();
+    let mut foreign = bytes.clone();
+    foreign[68..72].fill(1);
+    fs::write(file("foreign.db"), foreign).unwrap();
+    // A page somewhere in the middle that is not what it was.
+    let mut damaged = bytes;
+    let middle = damaged.len() / 2 / 4096 * 4096;
+    damaged[middle..middle + 4096].fill(0xa5);
+    fs::write(file("damaged.db"), damaged).unwrap();
+    let before = names_in(directory.path());
+    for (name, why) in [
+        ("text.db", "not a database"),
+        ("short.db", ""),
+        ("newer.db", "newer"),
+        ("foreign.db", "not a database of tallybox"),
+        ("damaged.db", ""),
+        ("missing.db", "no file"),
+        (".", ""),
+    ] {
+        let said = fails(&run_with(directory.path(), &["restore", path_text(&file(name))], ""));
+        assert!(said.contains("nothing was restored") && said.contains(why), "{name}: {said}");
+        assert_eq!(names_in(directory.path()), before, "{name}");
+    }
+    let itself = directory.path().join("tallybox.db");
+    assert!(fails(&run_with(directory.path(), &["restore", path_text(&itself)], "")).contains("the database itself"));
+    assert!(fails(&run_with(directory.path(), &["backup", path_text(&itself)], "")).contains("the database itself"));
+    let nowhere = file("no/such/place.db");
+    assert!(fails(&run_with(directory.path(), &["backup", path_text(&nowhere)], "")).contains("cannot be written"));
+    let app = TestApp::at(directory);
+    assert_eq!(used(&app, &user).await, 5);
+    app.proves();
+}
+
+#[tokio::test]
+async fn a_backup_takes_a_links_place_and_never_follows_it() {
+    let app = TestApp::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (precious, link) = (elsewhere.path().join("precious"), elsewhere.path().join("link.db"));
+    fs::write(&precious, "kept").unwrap();
+    std::os::unix::fs::symlink(&precious, &link).unwrap();
+    run(app.directory.path(), &["backup", path_text(&link)]);
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "kept");
+    assert!(fs::symlink_metadata(&link).unwrap().is_file());
+}
+
+#[tokio::test]
+async fn the_newest_backups_of_a_schedule_are_kept_and_nothing_else_is_touched() {
+    let app = TestApp::with_config("[backup]\nevery = \"1h\"\nkeep = 2\n");
+    let into = app.directory.path().join("backups");
+    let make = |backups: &Backups| backups.make(app.clock.now()).unwrap();
+    let backups = app.app.backups().unwrap();
+    let mut made: Vec<PathBuf> = vec![make(&backups)];
+    for name in ["tallybox-mine.db", "notes.txt", "tallybox-20200101T000000Z.db.partial-1"] {
+        fs::write(into.join(name), "x").unwrap();
+    }
+    for _ in 0..3 {
+        app.clock.advance_millis(3_600_000);
+        made.push(make(&backups));
+    }
+    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let mut expected = vec!["notes.txt".to_owned(), "tallybox-mine.db".to_owned()];
+    expected.extend(made[2..].iter().map(name));
+    expected.sort();
+    assert_eq!(names_in(&into), expected);
+    assert!(TestApp::new().app.backups().is_none(), "none by default");
+    let other = tempfile::tempdir().unwrap();
+    run(other.path(), &["restore", path_text(&made[3])]);
+    assert!(run(other.path(), &["check"]).starts_with("ok"));
+}
