@@ -62,7 +62,7 @@ impl App {
         adopt_model(&store, embedder.model())?;
         let pool = EmbedderPool::start(embedder, config.embedding.queue)?;
         let upstreams = Upstreams::new(&config.gateway)?;
-        let state = AppState::new(Arc::new(config), store, pool, upstreams);
+        let state = AppState::new(Arc::new(config), store, pool, upstreams)?;
         recover_calls(&state)?;
         let edge = web::application(&state);
         Ok(Self { state, edge })
@@ -117,6 +117,15 @@ impl App {
     pub async fn serve(self, listener: TcpListener, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
         let server = &self.state.config.server;
         let worker = tokio::spawn(self.worker().run(stop.clone()));
+        if let Some(address) = self.state.config.metrics.listen {
+            let listener = TcpListener::bind(address).await;
+            let listener = listener.with_context(|| format!("cannot listen on {address} (metrics.listen)"))?;
+            let mut stop = stop.clone();
+            let served = axum::serve(listener, web::metrics_application(&self.state));
+            tokio::spawn(
+                served.with_graceful_shutdown(async move { drop(stop.wait_for(|stop| *stop).await) }).into_future(),
+            );
+        }
         if let Some(backups) = self.backups() {
             tokio::spawn(backups.run(stop.clone()));
         }

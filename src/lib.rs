@@ -19,6 +19,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod domain;
+mod meter;
 pub mod service;
 pub mod store;
 pub mod view;

@@ -3,13 +3,14 @@
 //! Reading never stops at the first fault: [`Config::load`] reports every unknown key, wrong type and broken bound at once.
 
 mod gateway;
+mod operations;
 mod source;
 mod values;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -21,6 +22,7 @@ use crate::domain::memory::OnDuplicate;
 use crate::domain::quota::{Limit, Limits, Tiers};
 use crate::store::StoreOptions;
 pub use gateway::{Gateway, Secret, Upstream};
+pub use operations::{Backup, Metrics, MetricsAccess};
 pub use source::Environment;
 use values::Values;
 
@@ -49,6 +51,8 @@ pub struct Config {
     pub backup: Backup,
     /// Days after which acts leave the audit log.
     pub audit_keep_days: Option<i64>,
+    /// Who may read the metrics.
+    pub metrics: Metrics,
     /// Logs.
     pub log: Log,
     /// Sizes of the store.
@@ -155,17 +159,6 @@ pub enum Provider {
     },
 }
 
-/// Backups that are made by themselves.
-#[derive(Clone, Debug)]
-pub struct Backup {
-    /// How often, in milliseconds; none: never.
-    pub every_ms: Option<i64>,
-    /// How many are kept, at least 1.
-    pub keep: usize,
-    /// Where they go; none: beside the database.
-    pub directory: Option<PathBuf>,
-}
-
 /// `[log]`
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -254,7 +247,8 @@ impl Config {
         let keep_days = section("audit").integer("keep_days", 0..=36_500);
         let log = log(&section("log"));
         let store = store(&section("store"));
-        let backup = backup(&section("backup"));
+        let backup = operations::backup(&section("backup"));
+        let metrics = operations::metrics(&section("metrics"));
         check_later_sections(&table, faults);
         let audit_keep_days = (keep_days > 0).then_some(keep_days);
         Self {
@@ -269,6 +263,7 @@ impl Config {
             heartbeat_timeout_ms,
             backup,
             audit_keep_days,
+            metrics,
             log,
             store,
             merged: Merged(table),
@@ -463,14 +458,6 @@ fn store(values: &Values<'_>) -> StoreOptions {
     }
 }
 
-fn backup(values: &Values<'_>) -> Backup {
-    Backup {
-        every_ms: values.time_or_never("every"),
-        keep: values.integer("keep", 1..=10_000),
-        directory: Some(values.text("directory")).filter(|path| !path.is_empty()).map(PathBuf::from),
-    }
-}
-
 /// Keys of parts that read them from the table when they are built: their form is checked here, at the start.
 fn check_later_sections(table: &Table, faults: &RefCell<Vec<Fault>>) {
     let section = |section| Values { table, section, faults };
@@ -479,9 +466,6 @@ fn check_later_sections(table: &Table, faults: &RefCell<Vec<Fault>>) {
     if (1..35).contains(&days) {
         ledger.fault("keep_days", "must be 0 or at least 35");
     }
-    let metrics = section("metrics");
-    metrics.name("access", &[("off", ()), ("open", ()), ("token", ())]);
-    metrics.parsed::<SocketAddr>("listen", "an address and port");
 }
 
 /// The administrator to make at a first start without a browser: `TALLYBOX_ADMIN_EMAIL` with `TALLYBOX_ADMIN_PASSWORD`

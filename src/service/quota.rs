@@ -299,3 +299,11 @@ pub fn purge_refusals(writer: &mut Writer<'_>) -> Result<bool> {
     let before = writer.now().plus_millis(-KEPT_MS);
     Ok(store::purge_refusals(writer, before, SLICE)? == SLICE)
 }
+
+/// How many holds are open, of all users.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn count_open(reader: &Reader<'_>) -> Result<i64> {
+    store::count_open(reader)
+}

@@ -17,6 +17,7 @@ pub(crate) mod idempotency;
 pub(crate) mod ledger;
 mod lock;
 pub(crate) mod memory;
+mod meters;
 mod migrate;
 pub(crate) mod overview;
 pub(crate) mod quota;
@@ -73,6 +74,7 @@ struct Inner {
     reads_admitted: Semaphore,
     writer: writer::Handle,
     auth_version: Arc<AtomicU64>,
+    meters: meters::Meters,
 }
 
 impl Store {
@@ -93,7 +95,8 @@ impl Store {
         connection::optimize(&connection)?;
         let readers = connection::open_readers(&path, options.readers)?;
         let auth_version = Arc::new(AtomicU64::new(0));
-        let writer = writer::start(connection, clock.clone(), Arc::clone(&auth_version), options)?;
+        let meters = meters::Meters::new()?;
+        let writer = writer::start(connection, clock.clone(), Arc::clone(&auth_version), meters.clone(), options)?;
         let readers_count = options.readers as usize;
         let inner = Inner {
             directory: directory.to_owned(),
@@ -103,6 +106,7 @@ impl Store {
             reads_admitted: Semaphore::new(options.read_queue.saturating_add(readers_count)),
             writer,
             auth_version,
+            meters,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -115,6 +119,16 @@ impl Store {
     /// Where the database is.
     pub fn directory(&self) -> &Path {
         &self.inner.directory
+    }
+
+    /// Bytes of the database without its log.
+    pub fn database_bytes(&self) -> u64 {
+        std::fs::metadata(connection::database_path(&self.inner.directory)).map_or(0, |file| file.len())
+    }
+
+    /// The instruments of the writer.
+    pub(crate) fn meters(&self) -> &meters::Meters {
+        &self.inner.meters
     }
 
     /// The time source.
@@ -223,6 +237,7 @@ pub struct Writer<'c> {
     auth_touched: bool,
     erased: bool,
     words: Vec<memory::WordChange>,
+    entries: meters::Entries,
 }
 
 impl<'c> Deref for Writer<'c> {

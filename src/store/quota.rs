@@ -443,3 +443,10 @@ pub(crate) fn purge_refusals(writer: &mut Writer<'_>, before: Timestamp, limit: 
         params![before.0, i64::try_from(limit).unwrap_or(i64::MAX)],
     )
 }
+
+/// How many holds are open, of all users.
+pub(crate) fn count_open(reader: &Reader<'_>) -> Result<i64> {
+    let mut statement =
+        reader.prepare("SELECT count(*) FROM reservations INDEXED BY reservations_holding WHERE state = 0")?;
+    statement.query_row([], |row| row.get(0)).map_err(fault)
+}

@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::meters::{Entries, Meters};
 use super::{Reader, StoreOptions, Writer, fault, memory};
 use crate::clock::Clock;
 use crate::domain::{Error, Result};
@@ -29,11 +31,14 @@ trait Job: Send {
     /// Whether its changes shall be kept.
     fn run(&mut self, writer: &mut Writer<'_>) -> bool;
     fn answer(self: Box<Self>, fate: &Fate);
+    /// When it came into the queue.
+    fn queued_at(&self) -> Instant;
 }
 
 struct Task<F, T> {
     work: Option<F>,
     result: Option<Result<T>>,
+    queued_at: Instant,
     reply: oneshot::Sender<Result<T>>,
 }
 
@@ -61,6 +66,10 @@ where
         // A caller that went away no longer wants its answer; the write stands.
         let _ = self.reply.send(answer);
     }
+
+    fn queued_at(&self) -> Instant {
+        self.queued_at
+    }
 }
 
 fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -71,6 +80,7 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
 pub(super) struct Handle {
     queue: Mutex<Option<SyncSender<Box<dyn Job>>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    meters: Meters,
 }
 
 impl Handle {
@@ -81,11 +91,14 @@ impl Handle {
         F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job: Box<dyn Job> = Box::new(Task { work: Some(work), result: None, reply });
+        let job: Box<dyn Job> = Box::new(Task { work: Some(work), result: None, queued_at: Instant::now(), reply });
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(sender) = queue.as_ref() else { return Err(Error::Unavailable("the store is closed".to_owned())) };
         match sender.try_send(job) {
-            Ok(()) => Ok(answer),
+            Ok(()) => {
+                self.meters.queue_depth.inc();
+                Ok(answer)
+            }
             Err(TrySendError::Full(_)) => Err(Error::Busy("the write queue")),
             Err(TrySendError::Disconnected(_)) => Err(Error::Unavailable("the writer has stopped".to_owned())),
         }
@@ -113,6 +126,7 @@ pub(super) fn start(
     connection: Connection,
     clock: Clock,
     auth_version: Arc<AtomicU64>,
+    meters: Meters,
     options: &StoreOptions,
 ) -> Result<Handle> {
     let (sender, receiver) = sync_channel(options.write_queue);
@@ -123,12 +137,13 @@ pub(super) fn start(
         data_version: 0,
         jobs_max: options.commit_jobs_max,
         log_tells: false,
+        meters: meters.clone(),
     };
     let handle = std::thread::Builder::new()
         .name("writer".to_owned())
         .spawn(move || thread.serve(&receiver))
         .map_err(|error| Error::Unavailable(format!("the writer cannot be started: {error}")))?;
-    Ok(Handle { queue: Mutex::new(Some(sender)), thread: Mutex::new(Some(handle)) })
+    Ok(Handle { queue: Mutex::new(Some(sender)), thread: Mutex::new(Some(handle)), meters })
 }
 
 /// What the jobs of a group touched.
@@ -137,6 +152,8 @@ struct Touched {
     auth: bool,
     /// Something was erased for good.
     erased: bool,
+    /// The ledger, by entries.
+    entries: Entries,
 }
 
 struct Thread {
@@ -147,6 +164,7 @@ struct Thread {
     jobs_max: usize,
     /// Whether the log still holds what has been erased.
     log_tells: bool,
+    meters: Meters,
 }
 
 impl Thread {
@@ -158,7 +176,12 @@ impl Thread {
                 let Ok(next) = queue.try_recv() else { break };
                 jobs.push(next);
             }
+            let begun = self.count_waiting(&jobs);
             let fate = self.commit(&mut jobs).map_or_else(|error| Fate::Lost(reason(&error)), |()| Fate::Committed);
+            self.meters.commit_time.observe(begun.elapsed().as_secs_f64());
+            if matches!(fate, Fate::Lost(_)) {
+                self.meters.commits_lost.inc();
+            }
             for job in jobs.drain(..) {
                 job.answer(&fate);
             }
@@ -166,6 +189,17 @@ impl Thread {
         if let Err(error) = super::connection::optimize(&self.connection) {
             tracing::warn!(?error, "optimize at the end failed");
         }
+    }
+
+    fn count_waiting(&self, jobs: &[Box<dyn Job>]) -> Instant {
+        let begun = Instant::now();
+        for job in jobs {
+            self.meters.queue_depth.dec();
+            self.meters.queue_wait.observe(begun.saturating_duration_since(job.queued_at()).as_secs_f64());
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a few hundred at most")]
+        self.meters.commit_jobs.observe(jobs.len() as f64);
+        begun
     }
 
     /// One transaction with a savepoint a job. An error means that nothing of it was kept.
@@ -177,6 +211,7 @@ impl Thread {
                 if touched.auth {
                     self.auth_version.fetch_add(1, Ordering::AcqRel);
                 }
+                self.meters.count(&touched.entries);
                 self.log_tells |= touched.erased;
                 self.forget_erased();
                 Ok(())
@@ -209,10 +244,17 @@ impl Thread {
         self.notice_other_processes()?;
         let reader = Reader { connection: &self.connection, now: self.clock.now() };
         let auth_version = self.auth_version.load(Ordering::Acquire);
-        let mut writer = Writer { reader, auth_version, auth_touched: false, erased: false, words: Vec::new() };
+        let mut writer = Writer {
+            reader,
+            auth_version,
+            auth_touched: false,
+            erased: false,
+            words: Vec::new(),
+            entries: Entries::default(),
+        };
         for job in jobs {
             self.run_statement("SAVEPOINT job")?;
-            let words_before = writer.words.len();
+            let (words_before, entries_before) = (writer.words.len(), writer.entries);
             let keep = job.run(&mut writer);
             // A full disk or an I/O error may have rolled back the whole group: then no neighbour is acknowledged.
             if self.connection.is_autocommit() {
@@ -221,6 +263,7 @@ impl Thread {
             if !keep {
                 self.run_statement("ROLLBACK TO job")?;
                 writer.words.truncate(words_before);
+                writer.entries = entries_before;
             }
             self.run_statement("RELEASE job")?;
         }
@@ -228,7 +271,7 @@ impl Thread {
         if writer.erased {
             memory::forget_deleted_words(&mut writer)?;
         }
-        Ok(Touched { auth: writer.auth_touched, erased: writer.erased })
+        Ok(Touched { auth: writer.auth_touched, erased: writer.erased, entries: writer.entries })
     }
 
     /// `data_version` changes when another process has committed: it may have changed who may do what.

@@ -19,6 +19,7 @@ use tower_http::catch_panic::CatchPanic;
 use tracing::Instrument;
 
 use super::extract::presented;
+use super::metrics::Answering;
 use super::pages::{self, IsPage};
 use super::problem::{Failure, NoRoute, Problem, method_not_allowed};
 use super::state::{AppState, acting_for_another};
@@ -126,6 +127,7 @@ async fn answer(edge: Edge, mut request: Request) -> Response {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
+    state.meters.count(&method, response.extensions().get::<Answering>().copied(), status, elapsed);
     if status >= 500 {
         tracing::warn!(parent: &span, %method, path, status, ?elapsed, "failed");
     } else {
@@ -155,6 +157,8 @@ fn wants_page(request: &Request) -> bool {
 #[derive(Clone)]
 pub(super) struct Guarded<H> {
     pub(super) access: Access,
+    /// The pattern of its path.
+    pub(super) path: &'static str,
     pub(super) handler: H,
 }
 
@@ -165,24 +169,35 @@ where
 {
     type Future = Pin<Box<dyn Future<Output = Response> + Send>>;
 
-    fn call(self, mut request: Request, state: AppState) -> Self::Future {
+    fn call(self, request: Request, state: AppState) -> Self::Future {
+        let answering = Answering(self.path);
         Box::pin(async move {
-            if self.access == Access::Page {
-                let (method, uri, headers) =
-                    (request.method().clone(), request.uri().clone(), request.headers().clone());
-                let mut response = pages::finish(&method, &uri, self.handler.call(request, state.clone()).await);
-                if response.extensions().get::<Problem>().is_some()
-                    && let Some(who) = pages::who_asks(&headers, &state).await
-                {
-                    response.extensions_mut().insert(who);
-                }
-                return response;
-            }
-            match admit(&state, self.access, &mut request).await {
-                Ok(()) => self.handler.call(request, state).await,
-                Err(error) => Failure(error).into_response(),
-            }
+            let mut response = self.answer(request, state).await;
+            response.extensions_mut().insert(answering);
+            response
         })
+    }
+}
+
+impl<H> Guarded<H> {
+    async fn answer<T>(self, mut request: Request, state: AppState) -> Response
+    where
+        H: Handler<T, AppState>,
+    {
+        if self.access == Access::Page {
+            let (method, uri, headers) = (request.method().clone(), request.uri().clone(), request.headers().clone());
+            let mut response = pages::finish(&method, &uri, self.handler.call(request, state.clone()).await);
+            if response.extensions().get::<Problem>().is_some()
+                && let Some(who) = pages::who_asks(&headers, &state).await
+            {
+                response.extensions_mut().insert(who);
+            }
+            return response;
+        }
+        match admit(&state, self.access, &mut request).await {
+            Ok(()) => self.handler.call(request, state).await,
+            Err(error) => Failure(error).into_response(),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod extract;
 mod gateway;
 mod input;
 mod memory;
+mod metrics;
 mod ops;
 mod pages;
 mod problem;
@@ -27,12 +28,16 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer, ExposeHeaders};
 
+use crate::config::{Config, Metrics, MetricsAccess};
 use crate::domain::auth::Scope;
 pub use edge::Access;
 pub(crate) use edge::Edge;
 use edge::Guarded;
 pub(crate) use extract::Peer;
 pub(crate) use state::AppState;
+
+/// Where the metrics are.
+const METRICS: &str = "/metrics";
 
 /// A route: the one description from which the router and its `/api` twin are made, and the tests' access matrix.
 pub(crate) struct Route {
@@ -43,19 +48,19 @@ pub(crate) struct Route {
 }
 
 fn get<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
-    Route { method: Method::GET, path, access, handler: routing::get(Guarded { access, handler }) }
+    Route { method: Method::GET, path, access, handler: routing::get(Guarded { access, path, handler }) }
 }
 
 fn post<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
-    Route { method: Method::POST, path, access, handler: routing::post(Guarded { access, handler }) }
+    Route { method: Method::POST, path, access, handler: routing::post(Guarded { access, path, handler }) }
 }
 
 fn delete<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
-    Route { method: Method::DELETE, path, access, handler: routing::delete(Guarded { access, handler }) }
+    Route { method: Method::DELETE, path, access, handler: routing::delete(Guarded { access, path, handler }) }
 }
 
 fn patch<H: Handler<T, AppState>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
-    Route { method: Method::PATCH, path, access, handler: routing::patch(Guarded { access, handler }) }
+    Route { method: Method::PATCH, path, access, handler: routing::patch(Guarded { access, path, handler }) }
 }
 
 impl Route {
@@ -84,7 +89,11 @@ pub(crate) fn routes() -> Vec<Route> {
 
 fn ops_routes() -> Vec<Route> {
     let open = Access::Open;
-    vec![get("/healthz", open, ops::healthz), get("/readyz", open, ops::readyz)]
+    vec![
+        get("/healthz", open, ops::healthz),
+        get("/readyz", open, ops::readyz),
+        get(METRICS, Access::Scope(Scope::Metrics), metrics::metrics),
+    ]
 }
 
 fn auth_routes() -> Vec<Route> {
@@ -242,10 +251,28 @@ pub(crate) fn paths() -> Vec<(Method, String, Access)> {
     routes().into_iter().flat_map(described).flatten().collect()
 }
 
+/// A route as the configuration wants it; none where it wants none.
+fn as_configured(route: Route, config: &Config) -> Option<Route> {
+    let is_for_all = route.path != METRICS;
+    match (is_for_all, &config.metrics) {
+        (true, _) | (false, Metrics { access: MetricsAccess::Token, listen: None }) => Some(route),
+        (false, Metrics { access: MetricsAccess::Open, listen: None }) => {
+            Some(get(METRICS, Access::Open, metrics::metrics))
+        }
+        (false, _) => None,
+    }
+}
+
+/// The whole of what `metrics.listen` answers.
+pub(crate) fn metrics_application(state: &AppState) -> Router {
+    Router::new().route(METRICS, routing::get(metrics::metrics)).with_state(state.clone())
+}
+
 /// The whole application.
 pub(crate) fn application(state: &AppState) -> Edge {
     let mut router: Router<AppState> = Router::new();
     for route in routes() {
+        let Some(route) = as_configured(route, &state.config) else { continue };
         if route.has_twin() {
             router = router.route(&format!("/api{}", route.path), route.handler.clone());
         }

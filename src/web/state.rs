@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::gateway::calls::Calls;
+use super::metrics::Meters;
 use crate::adapter::embedder::EmbedderPool;
 use crate::adapter::upstream::Upstreams;
 use crate::config::Config;
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) upstreams: Upstreams,
     pub(crate) calls: Calls,
     pub(crate) noted: Noted,
+    pub(crate) meters: Meters,
     pub(crate) started_at: Timestamp,
     pub(crate) passwords: Passwords,
     pub(crate) attempts: Attempts,
@@ -140,7 +142,7 @@ impl Known {
 }
 
 impl AppState {
-    pub(crate) fn new(config: Arc<Config>, store: Store, embedder: EmbedderPool, upstreams: Upstreams) -> Self {
+    pub(crate) fn new(config: Arc<Config>, store: Store, embedder: EmbedderPool, upstreams: Upstreams) -> Result<Self> {
         let started_at = store.clock().now();
         let identity = Policy {
             auto_provision: config.auth.auto_provision,
@@ -152,7 +154,8 @@ impl AppState {
         let heartbeat_timeout_ms = config.heartbeat_timeout_ms;
         let agent = agent::Policy { quota: Arc::clone(&quota), heartbeat_timeout_ms };
         let passwords = Passwords::new(config.auth.password_queue);
-        Self(Arc::new(Shared {
+        let meters = Meters::new(&store, &embedder)?;
+        Ok(Self(Arc::new(Shared {
             config,
             store,
             identity: Arc::new(identity),
@@ -164,11 +167,12 @@ impl AppState {
             upstreams,
             calls: Calls::default(),
             noted: Noted::default(),
+            meters,
             passwords,
             attempts: Attempts::default(),
             remembered: RwLock::default(),
             ready: tokio::sync::Mutex::default(),
-        }))
+        })))
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -304,6 +308,7 @@ impl AppState {
 
     /// Counts a refusal, for the worker to write down.
     pub(super) fn note_refusal(&self, known: &Known, refusal: &Refusal) {
+        self.meters.count_refusal(refusal.resource);
         self.noted.refusal(known.caller().user.key, refusal.resource, self.now());
     }
 }

@@ -13,6 +13,7 @@ mod gateway;
 mod identity;
 mod input;
 mod memory;
+mod metrics;
 mod model;
 mod pages;
 mod queue;

@@ -5,7 +5,9 @@ use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
+use prometheus::Histogram;
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
@@ -13,6 +15,7 @@ use super::{EmbedError, Embedder};
 use crate::domain::auth::UserKey;
 use crate::domain::memory::Embedding;
 use crate::domain::{Error, Result};
+use crate::meter::histogram;
 
 /// Threads that embed.
 const THREADS: usize = 2;
@@ -20,6 +23,9 @@ const THREADS: usize = 2;
 const CACHED_MAX: usize = 512;
 /// Texts up to this many bytes are cut into windows where they are; longer ones on a thread that may take its time.
 const INLINE_BYTES_MAX: usize = 4 * 1024;
+
+/// From a millisecond to 3 s.
+const TIMES: [f64; 8] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
 
 type Embedded = Result<Vec<Embedding>, EmbedError>;
 
@@ -35,6 +41,8 @@ struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
     cache: Mutex<Cache>,
+    /// Seconds of a call of the model.
+    time: Histogram,
 }
 
 /// Requests by user, and the users in the order of their turns.
@@ -84,6 +92,7 @@ impl EmbedderPool {
             queue: Mutex::default(),
             wake: Condvar::new(),
             cache: Mutex::default(),
+            time: histogram("tallybox_embedding_seconds", "How long a call of the embedding model took.", &TIMES)?,
         });
         let mut threads = Vec::with_capacity(THREADS);
         for number in 0..THREADS {
@@ -93,6 +102,16 @@ impl EmbedderPool {
                 .push(thread.map_err(|error| Error::Unavailable(format!("an embedder cannot be started: {error}")))?);
         }
         Ok(Self { shared, threads })
+    }
+
+    /// How long calls of the model took, in seconds.
+    pub(crate) fn meter(&self) -> &Histogram {
+        &self.shared.time
+    }
+
+    /// Texts that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        lock(&self.shared.queue).waiting
     }
 
     /// The windows of a text.
@@ -193,8 +212,10 @@ impl Shared {
         while let Some(piece) = self.next(most) {
             let texts: Vec<&str> =
                 piece.request.texts.iter().skip(piece.first).take(piece.count).map(String::as_str).collect();
+            let begun = Instant::now();
             let embedded = catch_unwind(AssertUnwindSafe(|| self.embedder.embed(&texts)))
                 .unwrap_or_else(|_| Err(EmbedError::Damaged { detail: "it panicked".to_owned() }));
+            self.time.observe(begun.elapsed().as_secs_f64());
             let embedded = embedded.and_then(|embeddings| {
                 if embeddings.len() == texts.len() {
                     Ok(embeddings)

@@ -1,0 +1,52 @@
+//! What an operator sets up around the box: backups, metrics.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::values::Values;
+
+/// Who may read the metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Metrics {
+    /// What is asked of them.
+    pub access: MetricsAccess,
+    /// A listener of their own, open to whoever reaches it; they are then nowhere else.
+    pub listen: Option<SocketAddr>,
+}
+
+/// What is asked of whoever wants the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsAccess {
+    /// Nobody gets them.
+    Off,
+    /// Nothing.
+    Open,
+    /// A token with the scope `metrics`.
+    Token,
+}
+
+/// Backups that are made by themselves.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    /// How often, in milliseconds; none: never.
+    pub every_ms: Option<i64>,
+    /// How many are kept, at least 1.
+    pub keep: usize,
+    /// Where they go; none: beside the database.
+    pub directory: Option<PathBuf>,
+}
+
+pub(super) fn metrics(values: &Values<'_>) -> Metrics {
+    let known = [("off", MetricsAccess::Off), ("open", MetricsAccess::Open), ("token", MetricsAccess::Token)];
+    let access = values.name("access", &known).unwrap_or(MetricsAccess::Token);
+    let listen = values.parsed("listen", "an address and port").filter(|_| access != MetricsAccess::Off);
+    Metrics { access, listen }
+}
+
+pub(super) fn backup(values: &Values<'_>) -> Backup {
+    Backup {
+        every_ms: values.time_or_never("every"),
+        keep: values.integer("keep", 1..=10_000),
+        directory: Some(values.text("directory")).filter(|path| !path.is_empty()).map(PathBuf::from),
+    }
+}
