@@ -108,15 +108,9 @@ impl App {
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
     }
 
-    /// Serves until `stop` is true, then drains: no new connections, what is under way may finish within
-    /// `server.drain_timeout`, the worker writes down what is noted, and the store closes.
-    ///
-    /// # Errors
-    /// Where the last notes cannot be written.
+    /// Starts what goes on beside the listener: the metrics' own, and the schedule of backups.
     #[expect(clippy::disallowed_methods, reason = "the composition root starts and ends the tasks")]
-    pub async fn serve(self, listener: TcpListener, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
-        let server = &self.state.config.server;
-        let worker = tokio::spawn(self.worker().run(stop.clone()));
+    async fn start_beside(&self, stop: &watch::Receiver<bool>) -> anyhow::Result<()> {
         if let Some(address) = self.state.config.metrics.listen {
             let listener = TcpListener::bind(address).await;
             let listener = listener.with_context(|| format!("cannot listen on {address} (metrics.listen)"))?;
@@ -129,6 +123,19 @@ impl App {
         if let Some(backups) = self.backups() {
             tokio::spawn(backups.run(stop.clone()));
         }
+        Ok(())
+    }
+
+    /// Serves until `stop` is true, then drains: no new connections, what is under way may finish within
+    /// `server.drain_timeout`, the worker writes down what is noted, and the store closes.
+    ///
+    /// # Errors
+    /// Where the last notes cannot be written.
+    #[expect(clippy::disallowed_methods, reason = "the composition root starts and ends the tasks")]
+    pub async fn serve(self, listener: TcpListener, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+        let server = &self.state.config.server;
+        let worker = tokio::spawn(self.worker().run(stop.clone()));
+        self.start_beside(&stop).await?;
         let connections = Arc::new(Semaphore::new(server.connections_max));
         let graceful = GracefulShutdown::new();
         let header_timeout = Duration::from_millis(server.header_timeout_ms.unsigned_abs());
