@@ -69,7 +69,7 @@ needs-browser:
 	    && npm ci --prefix $(TOOLS) --ignore-scripts --no-audit --no-fund --loglevel=error; } \
 	  || { rm -f $(TOOLS)/package-lock.json; echo "axe-core could not be installed from npm"; exit 1; }
 
-# Needs wrk; PocketBase, onnxruntime and Chromium (with chromedriver) are measured where they are installed.
+# Needs wrk; PocketBase, LiteLLM, onnxruntime and Chromium (with chromedriver) are measured where they are installed.
 bench:
 	$(CARGO) build --release
 	$(PYTHON) benches/bench.py
