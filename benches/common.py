@@ -81,7 +81,7 @@ def tallybox(directory, settings=None):
 
 
 def wrk(server, script, connections, target="tallybox", seconds=SECONDS, env=None):
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(ROOT / "benches" / script), server.url]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "30s", "-s", str(ROOT / "benches" / script), server.url]
     done = subprocess.run(command, env={**os.environ, "TARGET": target, **(env or {})}, capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not lines:

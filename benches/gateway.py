@@ -1,12 +1,13 @@
 """The gateway between a client and an upstream that costs next to nothing: what it adds, beside LiteLLM's proxy.
 
 All are asked the same over the same connections and in turns: the upstream itself, Tallybox, LiteLLM. Tallybox proves a token,
-counts the prompt, holds, asks, settles and writes an entry, durably, for each call; LiteLLM runs without a database or keys.
+counts the prompt, holds, asks, settles and writes an entry, durably, for each call; LiteLLM compares one key and writes nothing.
 """
 
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import statistics
 import subprocess
@@ -19,8 +20,9 @@ PATH = "/v1/chat/completions"
 USERS = 16
 STREAMS = int(os.environ.get("BENCH_STREAMS", "1000"))
 HELD_SECONDS = int(os.environ.get("BENCH_HELD_SECONDS", "60"))
-# Calls a second at which latency is taken, which all of them bear: at the most that one bears, it is the queue that is timed.
-PACE = 100
+# Calls a second at which latency is taken over several connections: all of them bear it, and at the most that one bears it is
+# its queue that is timed. A single connection asks when its answer has come.
+PACE = int(os.environ.get("BENCH_PACE", "100"))
 
 
 def program():
@@ -73,18 +75,18 @@ def start_tallybox(scratch, upstream):
         done = subprocess.run([BINARY, *arguments], env=environment, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
-    secrets = []
+    held = []
     for user in range(USERS):
         email = f"user{user}@example.org"
         run("user", "add", email, "--tier", "basic")
-        secrets.append(run("token", "create", "--user", email, "--name", "bench"))
+        held.append(run("token", "create", "--user", email, "--name", "bench"))
     tokens = pathlib.Path(directory, "tokens")
-    tokens.write_text("\n".join(secrets) + "\n")
+    tokens.write_text("\n".join(held) + "\n")
     return Peer("Tallybox", server, tokens)
 
 
 def start_litellm(scratch, upstream):
-    """A worker for each core, no database, no keys, no logs: as quick as its documentation makes it."""
+    """A worker for each core, one key, no database, no logs: as quick as its documentation makes it."""
     program = os.environ.get("LITELLM") or shutil.which("litellm")
     if not program:
         print("\n*** NOT MEASURED: LiteLLM's proxy, for want of litellm (PyPI: litellm[proxy]) ***\n", file=sys.stderr)
@@ -95,14 +97,22 @@ def start_litellm(scratch, upstream):
     named = [{"model_name": name, "litellm_params": {"model": f"openai/{name}", "api_base": f"{upstream.url}/v1", "api_key": "sk-operator"}}
              for name in ("gpt-4o", "gpt-4o-slow")]
     config.write_text(json.dumps({"model_list": named, "litellm_settings": {"telemetry": False, "num_retries": 0}}))
-    environment = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
+    # It does not start without a key, which it compares with the one that comes.
+    key = f"sk-{secrets.token_hex(32)}"
+    environment = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION", "LITELLM_MASTER_KEY": key}
     command = [program, "--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", str(os.cpu_count()),
-               "--telemetry", "False"]
+               "--timeout_worker_healthcheck", "120", "--telemetry", "False"]
     server = Server(command, directory, f"http://127.0.0.1:{port}", environment)
-    wait_for(server.url + "/health/liveliness", server.process, 180)
+    try:
+        wait_for(server.url + "/health/liveliness", server.process, 300)
+    except SystemExit:
+        server.stop()
+        raise
     # The workers come up one after the other.
     time.sleep(10)
-    return Peer("LiteLLM", server, upstream.tokens)
+    tokens = pathlib.Path(directory, "tokens")
+    tokens.write_text(key + "\n")
+    return Peer("LiteLLM", server, tokens)
 
 
 def time_answers(ends, peer, connections, rate, kind):
@@ -171,17 +181,18 @@ def memory(ends, box):
 def gateway(scratch):
     """Added latency, calls a second and memory under streams."""
     ends = program()
-    upstream = start_upstream(ends, scratch)
-    peers = [upstream, start_tallybox(scratch, upstream)]
-    peers += filter(None, [start_litellm(scratch, upstream)])
+    peers = [start_upstream(ends, scratch)]
     try:
+        for start in (start_tallybox, start_litellm):
+            peers += filter(None, [start(scratch, peers[0])])
         for peer in peers:
             # Warm, so that the first round is like the others.
             for kind in ("whole", "stream"):
                 time_answers(ends, peer, 4, 0, kind)
         memory(ends, peers[1])
         for connections in (1, 16):
-            latency(ends, peers, connections, PACE, "whole", f"whole answers at {PACE} calls/s")
+            rate, what = (PACE, f"whole answers at {PACE} calls/s") if connections > 1 else (0, "whole answers")
+            latency(ends, peers, connections, rate, "whole", what)
             latency(ends, peers, connections, 0, "stream", "first word of streams of 20 words in 0.2 s")
         asked = subprocess.run([ends, "body"], check=True, capture_output=True, text=True).stdout.strip()
         for connections in (16, 64):

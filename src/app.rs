@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tower::Service;
 
 use crate::adapter::embedder::{self, Embedder, EmbedderPool};
+use crate::adapter::tokenizer;
 use crate::adapter::upstream::Upstreams;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -109,6 +110,9 @@ impl App {
     #[expect(clippy::disallowed_methods, reason = "the composition root starts and ends the tasks")]
     pub async fn serve(self, listener: TcpListener, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
         let server = &self.state.config.server;
+        if !self.state.config.gateway.upstreams.is_empty() {
+            tokio::task::spawn_blocking(tokenizer::warm);
+        }
         let worker = tokio::spawn(self.worker().run(stop.clone()));
         let connections = Arc::new(Semaphore::new(server.connections_max));
         let graceful = GracefulShutdown::new();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, Response, StatusCode, Url};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -68,7 +68,7 @@ pub struct Upstreams {
 /// One of them.
 pub struct Upstream {
     name: Arc<str>,
-    base_url: String,
+    base_url: Url,
     authorization: Option<HeaderValue>,
     timeout: Duration,
     places: Arc<Semaphore>,
@@ -80,7 +80,7 @@ impl fmt::Debug for Upstream {
         formatter
             .debug_struct("Upstream")
             .field("name", &self.name)
-            .field("base_url", &self.base_url)
+            .field("base_url", &self.base_url.as_str())
             .finish_non_exhaustive()
     }
 }
@@ -95,7 +95,7 @@ impl Upstreams {
         let upstream = |upstream: &config::Upstream| {
             Ok(Upstream {
                 name: Arc::from(upstream.name.as_str()),
-                base_url: upstream.base_url.clone(),
+                base_url: upstream.base_url.parse().map_err(|error| failed(&error))?,
                 authorization: upstream.api_key.as_ref().and_then(|key| {
                     let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose())).ok()?;
                     value.set_sensitive(true);
@@ -156,6 +156,15 @@ impl Upstream {
         Fault::Unreachable
     }
 
+    /// Where a request goes: names and numbers of the address have been read at the start.
+    fn address(&self, path: &str) -> Url {
+        let mut address = self.base_url.clone();
+        if let Ok(mut segments) = address.path_segments_mut() {
+            segments.pop_if_empty().extend(path.split('/'));
+        }
+        address
+    }
+
     async fn ask(
         &self,
         path: &str,
@@ -169,7 +178,7 @@ impl Upstream {
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
-        let request = self.client.post(format!("{}/{path}", self.base_url)).headers(headers).body(body);
+        let request = self.client.post(self.address(path)).headers(headers).body(body);
         sent.store(true, Ordering::Relaxed);
         let response = match timeout(self.timeout, request.send()).await {
             Err(_) => return Err(Fault::Timeout),
@@ -197,9 +206,12 @@ impl Upstream {
     }
 }
 
+fn failed(error: &dyn fmt::Display) -> Error {
+    Error::Internal(format!("the client of upstreams: {error}"))
+}
+
 /// A client that also trusts `authorities`.
 fn client(authorities: &[CertificateDer<'static>]) -> Result<Client> {
-    let failed = |error: &dyn fmt::Display| Error::Internal(format!("the client of upstreams: {error}"));
     let builder = http_client::builder(authorities).map_err(|error| failed(&error))?;
     let builder = builder
         .connect_timeout(CONNECT_TIMEOUT)

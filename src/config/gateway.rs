@@ -155,7 +155,9 @@ fn upstream(
     }
     let base_url = values.text("base_url").trim_end_matches('/').to_owned();
     let is_address = base_url.strip_prefix("https://").or_else(|| base_url.strip_prefix("http://"));
-    if is_address.is_none_or(|rest| rest.is_empty() || rest.contains(['@', '?', '#', ' '])) {
+    if is_address.is_none_or(|rest| rest.is_empty() || rest.contains(['@', '?', '#', ' ']))
+        || reqwest::Url::parse(&base_url).is_err()
+    {
         fault("base_url", "must be an address such as https://api.openai.com/v1");
     }
     let models: Vec<Glob> = values.list("models", "a model's name, in which * stands for anything");
