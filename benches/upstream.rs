@@ -7,10 +7,11 @@
 //! `TOKENS` names a file with a token a line, which the connections share.
 
 #![expect(
+    clippy::disallowed_methods,
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a benchmark reports to the terminal and stops at the first fault"
+    reason = "a benchmark reports to the terminal, stops at the first fault, and its tasks end with it"
 )]
 
 use std::fmt::Write as _;

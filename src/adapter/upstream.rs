@@ -228,11 +228,9 @@ fn client(authorities: &[CertificateDer<'static>]) -> Result<Client> {
 fn certificate_fault(error: &reqwest::Error) -> Option<String> {
     let mut cause = error.source();
     while let Some(error) = cause {
-        match error.downcast_ref() {
-            Some(fault @ (rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)) => {
-                return Some(fault.to_string());
-            }
-            _ => {}
+        let tls = error.downcast_ref();
+        if let Some(fault @ (rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)) = tls {
+            return Some(fault.to_string());
         }
         // An I/O error that wraps another one skips it when it is asked for its source.
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
