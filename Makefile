@@ -1,7 +1,7 @@
 # make run    build and start on ./data, and print where to go
 # make demo   build and show a throw-away instance with three users and 90 days of usage
 # make test   everything: format, lints, all tests; installs what the tests need
-# make clients  OpenAI's own client against the gateway
+# make clients  OpenAI's own clients against the gateway
 # make check  the fast loop: format, clippy, tests
 # make bench  the measured table of the README, beside its peers
 # make model  the embedding model from its hash-pinned original
@@ -11,7 +11,7 @@ PYTHON ?= python3
 # Rust's own tests run under nextest where it is installed, else under cargo test.
 TEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run --no-fail-fast || echo test)
 
-# What the browser tests need beside Rust is kept outside the clone.
+# What the tests need beside Rust is kept outside the clone.
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tallybox-tests
 INSTALL := command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 INSTALLED = for name in $(1); do command -v "$$name" && break; done | grep -q .
@@ -33,12 +33,19 @@ check:
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) $(TEST)
 
-# The unmodified client of OpenAI against the gateway, in an environment of its own.
+# The unmodified clients of OpenAI against the gateway, each in an environment of its own: from PyPI, and from npm by its hash.
 clients:
 	$(CARGO) build
-	@test -x $(TOOLS)/python/bin/openai || { { $(PYTHON) -m venv $(TOOLS)/python || { $(INSTALL) python3-venv && $(PYTHON) -m venv $(TOOLS)/python; }; } \
+	@$(TOOLS)/python/bin/python -c "import openai; assert openai.__version__ == '3.57.0'" 2>/dev/null \
+	  || { { $(PYTHON) -m venv $(TOOLS)/python || { $(INSTALL) python3-venv && $(PYTHON) -m venv $(TOOLS)/python; }; } \
 	  && $(TOOLS)/python/bin/pip install -q openai==3.57.0; } || { echo "OpenAI's client could not be installed from PyPI"; exit 1; }
+	@{ $(call INSTALLED,node) && $(call INSTALLED,npm); } || { $(INSTALL) nodejs npm; } || { echo "Node or npm is missing: install both"; exit 1; }
+	@cmp -s tests/clients/package-lock.json $(TOOLS)/clients/package-lock.json && test -d $(TOOLS)/clients/node_modules/openai \
+	  || { mkdir -p $(TOOLS)/clients && cp tests/clients/package.json tests/clients/package-lock.json $(TOOLS)/clients/ \
+	    && npm ci --prefix $(TOOLS)/clients --ignore-scripts --no-audit --no-fund --loglevel=error; } \
+	  || { rm -f $(TOOLS)/clients/package-lock.json; echo "OpenAI's client could not be installed from npm"; exit 1; }
 	$(TOOLS)/python/bin/python tests/clients/openai_python.py $(or $(CARGO_TARGET_DIR),target)/debug/tallybox
+	NODE_PATH=$(TOOLS)/clients/node_modules $(PYTHON) tests/clients/openai_npm.py $(or $(CARGO_TARGET_DIR),target)/debug/tallybox
 
 # What the build and the tests need beside Rust: a C compiler, for SQLite, and a browser.
 needs: $(if $(filter 1,$(TALLYBOX_SKIP_BROWSER)),,needs-browser)
@@ -62,7 +69,7 @@ needs-browser:
 	    && npm ci --prefix $(TOOLS) --ignore-scripts --no-audit --no-fund --loglevel=error; } \
 	  || { rm -f $(TOOLS)/package-lock.json; echo "axe-core could not be installed from npm"; exit 1; }
 
-# Needs wrk; PocketBase, onnxruntime and Chromium (with chromedriver) are measured where they are installed.
+# Needs wrk; PocketBase, LiteLLM, onnxruntime and Chromium (with chromedriver) are measured where they are installed.
 bench:
 	$(CARGO) build --release
 	$(PYTHON) benches/bench.py

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tower::Service;
 
 use crate::adapter::embedder::{self, Embedder, EmbedderPool};
+use crate::adapter::tokenizer;
 use crate::adapter::upstream::Upstreams;
 use crate::backup::Backups;
 use crate::clock::Clock;
@@ -134,6 +135,9 @@ impl App {
     #[expect(clippy::disallowed_methods, reason = "the composition root starts and ends the tasks")]
     pub async fn serve(self, listener: TcpListener, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
         let server = &self.state.config.server;
+        if !self.state.config.gateway.upstreams.is_empty() {
+            tokio::task::spawn_blocking(tokenizer::warm);
+        }
         let worker = tokio::spawn(self.worker().run(stop.clone()));
         self.start_beside(&stop).await?;
         let connections = Arc::new(Semaphore::new(server.connections_max));

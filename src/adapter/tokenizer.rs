@@ -8,7 +8,7 @@ use crate::domain::gateway::estimate::Family;
 use crate::domain::{Error, Result};
 
 /// Texts up to this size are counted where they are; longer ones on a thread that may take its time.
-const INLINE_BYTES_MAX: usize = 16 * 1024;
+pub const INLINE_BYTES_MAX: usize = 16 * 1024;
 
 static O200K: OnceLock<CoreBpe> = OnceLock::new();
 static CL100K: OnceLock<CoreBpe> = OnceLock::new();
@@ -19,6 +19,12 @@ fn tokenizer(family: Family) -> &'static CoreBpe {
         Family::Cl100k => CL100K.get_or_init(encoding::cl100k_base),
         Family::O200k | Family::Unknown => O200K.get_or_init(encoding::o200k_base),
     }
+}
+
+/// Unpacks the ranks of the newest family, so that no call waits for it. The other one waits for a call that needs it: its
+/// ranks take memory.
+pub fn warm() {
+    tokenizer(Family::O200k);
 }
 
 fn is_ready(family: Family) -> bool {

@@ -1,13 +1,16 @@
 //! Those that serve models: HTTP to an OpenAI-compatible API.
 
+use std::error::Error as _;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, Response, StatusCode, Url};
+use rustls::pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -19,6 +22,13 @@ use crate::domain::{Error, Result};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection that nobody uses is kept for the next call.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+/// All calls to a host share a connection of HTTP/2. A caller who takes nothing holds back no more than this of it, and as
+/// many of them as an upstream usually takes at once do not hold back the others.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * STREAM_WINDOW_BYTES;
+/// How soon it is found that such a connection leads nowhere any more.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PONG_WAIT: Duration = Duration::from_secs(10);
 
 /// Why there is no answer, or no more of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +37,8 @@ pub enum Fault {
     Busy,
     /// No connection, or one that broke before the answer began.
     Unreachable,
+    /// Nobody whom we trust says that it is who it claims to be.
+    Untrusted,
     /// It was silent for too long.
     Timeout,
     /// It answered 429, and after how many seconds it may be asked again.
@@ -40,7 +52,10 @@ pub enum Fault {
 impl Fault {
     /// Whether another one may be asked in its place.
     pub const fn is_passing(&self) -> bool {
-        matches!(self, Self::Busy | Self::Unreachable | Self::RateLimited(_) | Self::Failed(500..=599))
+        matches!(
+            self,
+            Self::Busy | Self::Unreachable | Self::Untrusted | Self::RateLimited(_) | Self::Failed(500..=599)
+        )
     }
 }
 
@@ -53,7 +68,7 @@ pub struct Upstreams {
 /// One of them.
 pub struct Upstream {
     name: Arc<str>,
-    base_url: String,
+    base_url: Url,
     authorization: Option<HeaderValue>,
     timeout: Duration,
     places: Arc<Semaphore>,
@@ -65,35 +80,34 @@ impl fmt::Debug for Upstream {
         formatter
             .debug_struct("Upstream")
             .field("name", &self.name)
-            .field("base_url", &self.base_url)
+            .field("base_url", &self.base_url.as_str())
             .finish_non_exhaustive()
     }
 }
 
 impl Upstreams {
-    /// Those of the configuration. All share one pool of connections.
+    /// Those of the configuration. All share one pool of connections, but for those with authorities of their own.
     ///
     /// # Errors
     /// `Internal` where the HTTP client cannot be set up.
     pub fn new(config: &config::Gateway) -> Result<Self> {
-        let failed = |error: &dyn fmt::Display| Error::Internal(format!("the client of upstreams: {error}"));
-        let builder = http_client::builder().map_err(|error| failed(&error))?;
-        let builder = builder.connect_timeout(CONNECT_TIMEOUT).pool_idle_timeout(IDLE_TIMEOUT).tcp_nodelay(true);
-        let client = builder.build().map_err(|error| failed(&error))?;
-        let upstream = |upstream: &config::Upstream| Upstream {
-            name: Arc::from(upstream.name.as_str()),
-            base_url: upstream.base_url.clone(),
-            authorization: upstream.api_key.as_ref().and_then(|key| {
-                let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose())).ok()?;
-                value.set_sensitive(true);
-                Some(value)
-            }),
-            timeout: Duration::from_millis(upstream.timeout_ms.unsigned_abs()),
-            places: Arc::new(Semaphore::new(upstream.max_concurrent)),
-            client: client.clone(),
+        let shared = client(&[])?;
+        let upstream = |upstream: &config::Upstream| {
+            Ok(Upstream {
+                name: Arc::from(upstream.name.as_str()),
+                base_url: upstream.base_url.parse().map_err(|error| failed(&error))?,
+                authorization: upstream.api_key.as_ref().and_then(|key| {
+                    let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose())).ok()?;
+                    value.set_sensitive(true);
+                    Some(value)
+                }),
+                timeout: Duration::from_millis(upstream.timeout_ms.unsigned_abs()),
+                places: Arc::new(Semaphore::new(upstream.max_concurrent)),
+                client: if upstream.authorities.is_empty() { shared.clone() } else { client(&upstream.authorities)? },
+            })
         };
         let place_timeout = Duration::from_millis(config.place_timeout_ms.unsigned_abs());
-        Ok(Self { list: config.upstreams.iter().map(upstream).collect(), place_timeout })
+        Ok(Self { list: config.upstreams.iter().map(upstream).collect::<Result<_>>()?, place_timeout })
     }
 
     /// Asks those at `places` one after the other, until one answers with something else than a passing fault. `sent` is true
@@ -128,6 +142,29 @@ impl Upstreams {
 }
 
 impl Upstream {
+    fn no_answer(&self, error: reqwest::Error) -> Fault {
+        if let Some(why) = certificate_fault(&error) {
+            tracing::warn!(
+                upstream = &*self.name,
+                why,
+                "its certificate is not trusted; ca_file names an authority of your own"
+            );
+            return Fault::Untrusted;
+        }
+        // Without its address: a key may hide in one.
+        tracing::debug!(error = %error.without_url(), upstream = &*self.name, "no answer");
+        Fault::Unreachable
+    }
+
+    /// Where a request goes: names and numbers of the address have been read at the start.
+    fn address(&self, path: &str) -> Url {
+        let mut address = self.base_url.clone();
+        if let Ok(mut segments) = address.path_segments_mut() {
+            segments.pop_if_empty().extend(path.split('/'));
+        }
+        address
+    }
+
     async fn ask(
         &self,
         path: &str,
@@ -141,15 +178,11 @@ impl Upstream {
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
-        let request = self.client.post(format!("{}/{path}", self.base_url)).headers(headers).body(body);
+        let request = self.client.post(self.address(path)).headers(headers).body(body);
         sent.store(true, Ordering::Relaxed);
         let response = match timeout(self.timeout, request.send()).await {
             Err(_) => return Err(Fault::Timeout),
-            Ok(Err(error)) => {
-                // Without its address: a key may hide in one.
-                tracing::debug!(error = %error.without_url(), upstream = &*self.name, "no answer");
-                return Err(Fault::Unreachable);
-            }
+            Ok(Err(error)) => return Err(self.no_answer(error)),
             Ok(Ok(response)) => response,
         };
         match response.status() {
@@ -171,6 +204,39 @@ impl Upstream {
             }),
         }
     }
+}
+
+fn failed(error: &dyn fmt::Display) -> Error {
+    Error::Internal(format!("the client of upstreams: {error}"))
+}
+
+/// A client that also trusts `authorities`.
+fn client(authorities: &[CertificateDer<'static>]) -> Result<Client> {
+    let builder = http_client::builder(authorities).map_err(|error| failed(&error))?;
+    let builder = builder
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keep_alive_interval(PING_EVERY)
+        .http2_keep_alive_timeout(PONG_WAIT);
+    builder.build().map_err(|error| failed(&error))
+}
+
+/// What of a failed request says that a certificate is not taken.
+fn certificate_fault(error: &reqwest::Error) -> Option<String> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let tls = error.downcast_ref();
+        if let Some(fault @ (rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)) = tls {
+            return Some(fault.to_string());
+        }
+        // An I/O error that wraps another one skips it when it is asked for its source.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = wrapped.map(|error| error as &(dyn std::error::Error + 'static)).or_else(|| error.source());
+    }
+    None
 }
 
 /// An answer that has begun. It keeps its place at the upstream until it is dropped.

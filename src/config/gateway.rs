@@ -4,6 +4,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use toml::{Table, Value};
 
 use super::read_secret_file;
@@ -59,6 +62,8 @@ pub struct Upstream {
     pub base_url: String,
     /// Its key.
     pub api_key: Option<Secret>,
+    /// Authorities whose certificates it may show, beside those that everyone trusts.
+    pub authorities: Vec<CertificateDer<'static>>,
     /// Longest silence, in milliseconds.
     pub timeout_ms: i64,
     /// Calls at once.
@@ -66,8 +71,8 @@ pub struct Upstream {
 }
 
 /// Keys of an upstream.
-const KEYS: [&str; 8] =
-    ["name", "base_url", "api_key", "api_key_file", "api_key_env", "models", "timeout", "max_concurrent"];
+const KEYS: [&str; 9] =
+    ["name", "base_url", "api_key", "api_key_file", "api_key_env", "ca_file", "models", "timeout", "max_concurrent"];
 /// What an upstream has that does not say otherwise.
 const TIMEOUT_MS: i64 = 120_000;
 const CONCURRENT: i64 = 256;
@@ -134,6 +139,7 @@ fn upstream(
     for (key, default) in [
         ("name", Value::from("")),
         ("base_url", Value::from("")),
+        ("ca_file", Value::from("")),
         ("models", Value::Array(Vec::new())),
         ("timeout", Value::Integer(TIMEOUT_MS / 1_000)),
         ("max_concurrent", Value::Integer(CONCURRENT)),
@@ -149,7 +155,9 @@ fn upstream(
     }
     let base_url = values.text("base_url").trim_end_matches('/').to_owned();
     let is_address = base_url.strip_prefix("https://").or_else(|| base_url.strip_prefix("http://"));
-    if is_address.is_none_or(|rest| rest.is_empty() || rest.contains(['@', '?', '#', ' '])) {
+    if is_address.is_none_or(|rest| rest.is_empty() || rest.contains(['@', '?', '#', ' ']))
+        || reqwest::Url::parse(&base_url).is_err()
+    {
         fault("base_url", "must be an address such as https://api.openai.com/v1");
     }
     let models: Vec<Glob> = values.list("models", "a model's name, in which * stands for anything");
@@ -160,10 +168,32 @@ fn upstream(
         name,
         base_url,
         api_key: api_key(item, environment, &fault),
+        authorities: authorities(values.text("ca_file").as_str()).unwrap_or_else(|message| {
+            fault("ca_file", &message);
+            Vec::new()
+        }),
         timeout_ms: values.time("timeout"),
         max_concurrent: values.integer("max_concurrent", 1..=100_000),
     };
     (upstream, models)
+}
+
+/// The certificates of a PEM file, each of which may vouch for others.
+fn authorities(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    if path.is_empty() {
+        return Ok(Vec::new());
+    }
+    let text = std::fs::read(path).map_err(|error| format!("{path} cannot be read: {error}"))?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let certificates = certificates.map_err(|error| format!("{path} is no PEM file: {error}"))?;
+    if certificates.is_empty() {
+        return Err(format!("{path} must hold at least one certificate, in PEM"));
+    }
+    let mut roots = RootCertStore::empty();
+    for certificate in &certificates {
+        roots.add(certificate.clone()).map_err(|error| format!("{path} holds what is no certificate: {error}"))?;
+    }
+    Ok(certificates)
 }
 
 /// The key itself, or where it is: at most one of the three.

@@ -104,10 +104,27 @@ fn upstreams_are_read_with_what_they_do_not_say() {
 }
 
 #[test]
+fn an_authority_of_ones_own_must_be_one() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for (text, why) in [
+        ("", "must hold at least one certificate, in PEM"),
+        ("no certificate", "must hold at least one certificate, in PEM"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "holds what is no certificate"),
+        ("-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----\n", "is no PEM file"),
+    ] {
+        std::fs::write(file.path(), text).unwrap();
+        let faults = parse(&format!("{UPSTREAM}ca_file = '{}'", file.path().display()), &[]).unwrap_err();
+        let [fault] = faults.as_slice() else { panic!("{faults:?}") };
+        assert!(fault.starts_with("gateway.upstreams[0].ca_file") && fault.contains(why), "{fault}");
+    }
+}
+
+#[test]
 fn every_fault_of_an_upstream_is_named_at_once() {
     let text = format!(
         "[gateway]\nimage_tokens_max = 0\n[gateway.aliases]\nfast = 5\n{UPSTREAM}api_key = 'a'\napi_key_env = 'B'\n{UPSTREAM}\
-         [[gateway.upstreams]]\nname = ''\nbase_url = 'ftp://x'\nmodels = []\ntimeout = 'long'\nmax_concurrent = 0\ncolour = 1\napi_key_env = 'NOT_SET'"
+         [[gateway.upstreams]]\nname = ''\nbase_url = 'ftp://x'\nmodels = []\ntimeout = 'long'\nmax_concurrent = 0\ncolour = 1\napi_key_env = 'NOT_SET'\n\
+         ca_file = '/nowhere/ca.pem'"
     );
     let faults = parse(&text, &[]).unwrap_err();
     for field in [
@@ -122,9 +139,10 @@ fn every_fault_of_an_upstream_is_named_at_once() {
         "gateway.upstreams[2].max_concurrent",
         "gateway.upstreams[2].colour",
         "gateway.upstreams[2].api_key_env",
+        "gateway.upstreams[2].ca_file",
     ] {
         assert!(faults.iter().any(|fault| fault.starts_with(field)), "{field} is missing in {faults:?}");
     }
-    assert_eq!(faults.len(), 11, "{faults:?}");
+    assert_eq!(faults.len(), 12, "{faults:?}");
     assert!(parse("[gateway]\nupstreams = ['a']", &[]).is_err());
 }

@@ -146,7 +146,7 @@ impl Remote {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let client = http_client::builder()
+        let client = http_client::builder(&[])
             .map_err(|error| settings(error.to_string()))?
             .default_headers(headers)
             .timeout(config.timeout)

@@ -20,6 +20,7 @@ use super::stream::{Pieces, Stream};
 use super::watch::Watch;
 use super::{Reply, limits, problem_of};
 use crate::adapter::sse::Parser;
+use crate::adapter::tokenizer::INLINE_BYTES_MAX;
 use crate::adapter::upstream::{Fault, Opened};
 use crate::domain::gateway::Wish;
 use crate::domain::gateway::body::Object;
@@ -201,8 +202,13 @@ impl Call {
                 let bytes = bytes.clone();
                 move || meter_of(family, &bytes)
             };
-            let counted = tokio::task::spawn_blocking(count).await;
-            let mut meter = counted.map_err(|panic| Error::Internal(format!("an answer: {panic}")))?;
+            // Another thread costs more than a short answer, whose family's ranks the prompt has unpacked.
+            let mut meter = if bytes.len() <= INLINE_BYTES_MAX {
+                count()
+            } else {
+                let counted = tokio::task::spawn_blocking(count).await;
+                counted.map_err(|panic| Error::Internal(format!("an answer: {panic}")))?
+            };
             held.settle(&mut meter, status.as_u16(), Outcome::Complete).await?;
             if self.recall.as_ref().is_some_and(|recall| recall.keeps) {
                 self.keep(said_in(&bytes));

@@ -169,6 +169,10 @@ fn problem_of(fault: &crate::adapter::upstream::Fault) -> Response {
         Fault::Unreachable => {
             (StatusCode::BAD_GATEWAY, "upstream_unreachable", "the model's server cannot be reached", None)
         }
+        Fault::Untrusted => {
+            let detail = "the certificate of the model's server is not trusted";
+            (StatusCode::BAD_GATEWAY, "upstream_untrusted", detail, None)
+        }
         Fault::Timeout => {
             (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "the model's server was silent for too long", None)
         }

@@ -7,6 +7,7 @@ mod race;
 mod recall;
 mod refusal;
 mod stream;
+mod tls;
 
 use serde_json::{Value, json};
 
