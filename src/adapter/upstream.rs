@@ -1,8 +1,8 @@
 //! Those that serve models: HTTP to an OpenAI-compatible API.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::http_client;
 use crate::config;
+use crate::domain::gateway::figures::{FaultKind, Figures};
 use crate::domain::{Error, Result};
 
 /// Longest wait for a connection: one that takes longer is as good as none.
@@ -42,6 +43,54 @@ impl Fault {
     pub const fn is_passing(&self) -> bool {
         matches!(self, Self::Busy | Self::Unreachable | Self::RateLimited(_) | Self::Failed(500..=599))
     }
+
+    /// As it is counted.
+    const fn kind(&self) -> FaultKind {
+        match self {
+            Self::Busy => FaultKind::Busy,
+            Self::Unreachable => FaultKind::Unreachable,
+            Self::Timeout => FaultKind::Timeout,
+            Self::RateLimited(_) => FaultKind::RateLimited,
+            Self::Failed(_) => FaultKind::Failed,
+            Self::Broken => FaultKind::Broken,
+        }
+    }
+}
+
+/// An attempt at an upstream, which is counted when it is over: also where whoever waits for it has gone.
+struct Attempt {
+    figures: Arc<Mutex<Figures>>,
+    begun: Instant,
+    first_token: Option<Duration>,
+    /// How long the whole answer took, where it came to its end.
+    duration: Option<Duration>,
+    fault: Option<FaultKind>,
+}
+
+impl Attempt {
+    fn begin(upstream: &Upstream) -> Self {
+        let figures = Arc::clone(&upstream.figures);
+        Self { figures, begun: Instant::now(), first_token: None, duration: None, fault: None }
+    }
+
+    /// Notes that it failed.
+    fn failed(mut self, fault: &Fault) {
+        self.fault = Some(fault.kind());
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.count(self.fault);
+        if let Some(time) = self.first_token {
+            figures.first_tokens.record(millis(time));
+        }
+        if let Some(time) = self.duration.filter(|_| self.fault.is_none()) {
+            figures.durations.record(millis(time));
+        }
+    }
 }
 
 /// All of them, by the order of the configuration.
@@ -58,6 +107,8 @@ pub struct Upstream {
     timeout: Duration,
     places: Arc<Semaphore>,
     client: Client,
+    /// What is not written down yet.
+    figures: Arc<Mutex<Figures>>,
 }
 
 impl fmt::Debug for Upstream {
@@ -91,9 +142,34 @@ impl Upstreams {
             timeout: Duration::from_millis(upstream.timeout_ms.unsigned_abs()),
             places: Arc::new(Semaphore::new(upstream.max_concurrent)),
             client: client.clone(),
+            figures: Arc::default(),
         };
         let place_timeout = Duration::from_millis(config.place_timeout_ms.unsigned_abs());
         Ok(Self { list: config.upstreams.iter().map(upstream).collect(), place_timeout })
+    }
+
+    /// Their names, in the order of the configuration.
+    pub fn names(&self) -> Vec<Arc<str>> {
+        self.list.iter().map(|upstream| Arc::clone(&upstream.name)).collect()
+    }
+
+    /// Takes what has come of the attempts since it was taken last, of each upstream that was asked.
+    pub fn take_figures(&self) -> Vec<(Arc<str>, Figures)> {
+        let take = |upstream: &Upstream| {
+            let figures = std::mem::take(&mut *upstream.figures.lock().unwrap_or_else(PoisonError::into_inner));
+            (Arc::clone(&upstream.name), figures)
+        };
+        self.list.iter().map(take).filter(|(_, figures)| figures.calls > 0).collect()
+    }
+
+    /// Takes back what could not be written down, for the next time.
+    pub fn put_back(&self, figures: &[(Arc<str>, Figures)]) {
+        for upstream in &self.list {
+            let own = figures.iter().filter(|(name, _)| *name == upstream.name);
+            for (_, figures) in own {
+                upstream.figures.lock().unwrap_or_else(PoisonError::into_inner).add(figures);
+            }
+        }
     }
 
     /// Asks those at `places` one after the other, until one answers with something else than a passing fault. `sent` is true
@@ -131,12 +207,37 @@ impl Upstream {
     async fn ask(
         &self,
         path: &str,
-        (body, mut headers): (Bytes, HeaderMap),
+        (body, headers): (Bytes, HeaderMap),
         wait: Duration,
         sent: &AtomicBool,
     ) -> Result<Opened, Fault> {
-        let place = timeout(wait, Arc::clone(&self.places).acquire_owned()).await;
-        let place = place.map_err(|_| Fault::Busy)?.map_err(|_| Fault::Busy)?;
+        let Ok(Ok(place)) = timeout(wait, Arc::clone(&self.places).acquire_owned()).await else {
+            Attempt::begin(self).failed(&Fault::Busy);
+            return Err(Fault::Busy);
+        };
+        let attempt = Attempt::begin(self);
+        match self.send(path, (body, headers), sent).await {
+            Ok(response) => Ok(Opened {
+                upstream: Arc::clone(&self.name),
+                silence_until: Instant::now() + self.timeout,
+                timeout: self.timeout,
+                response,
+                attempt,
+                _place: place,
+            }),
+            Err(fault) => {
+                attempt.failed(&fault);
+                Err(fault)
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        path: &str,
+        (body, mut headers): (Bytes, HeaderMap),
+        sent: &AtomicBool,
+    ) -> Result<Response, Fault> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
@@ -162,13 +263,7 @@ impl Upstream {
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::PAYMENT_REQUIRED) => {
                 Err(Fault::Failed(status.as_u16()))
             }
-            _ => Ok(Opened {
-                upstream: Arc::clone(&self.name),
-                silence_until: Instant::now() + self.timeout,
-                timeout: self.timeout,
-                response,
-                _place: place,
-            }),
+            _ => Ok(response),
         }
     }
 }
@@ -180,6 +275,7 @@ pub struct Opened {
     response: Response,
     timeout: Duration,
     silence_until: Instant,
+    attempt: Attempt,
     _place: OwnedSemaphorePermit,
 }
 
@@ -205,8 +301,35 @@ impl Opened {
     /// # Errors
     /// `Timeout` after a long silence; `Broken` where the answer ends before its end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Fault> {
-        let chunk = timeout_at(self.silence_until, self.response.chunk()).await.map_err(|_| Fault::Timeout)?;
+        let chunk = timeout_at(self.silence_until, self.response.chunk()).await.map_err(|_| Fault::Timeout);
         self.silence_until = Instant::now() + self.timeout;
-        chunk.map_err(|_| Fault::Broken)
+        let chunk = chunk.and_then(|chunk| chunk.map_err(|_| Fault::Broken));
+        match &chunk {
+            Ok(Some(_)) => {}
+            Ok(None) => self.note_complete(),
+            Err(fault) => self.note_broken(fault),
+        }
+        chunk
+    }
+
+    /// Notes that the answer has begun to say something, for the figures of its upstream.
+    pub fn note_said(&mut self) {
+        let elapsed = self.attempt.begun.elapsed();
+        self.attempt.first_token.get_or_insert(elapsed);
+    }
+
+    /// Notes that the answer came to its end; one that its upstream refused says nothing of how long answers take.
+    pub fn note_complete(&mut self) {
+        let elapsed = self.attempt.begun.elapsed();
+        if self.status().is_success() {
+            self.attempt.duration.get_or_insert(elapsed);
+        }
+    }
+
+    /// Notes that the answer is none. What comes after its end does not matter.
+    pub fn note_broken(&mut self, fault: &Fault) {
+        if self.attempt.duration.is_none() {
+            self.attempt.fault.get_or_insert(fault.kind());
+        }
     }
 }
