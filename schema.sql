@@ -229,6 +229,24 @@ CREATE TABLE refusals (
 -- one user's refusals over the days of a chart
 CREATE INDEX refusals_user ON refusals (user_id, hour, count);
 
+-- Per day and upstream of the gateway: how often it was asked, how often which fault it had, and how long its answers and
+-- the first words of its streams took (src/domain/gateway/figures.rs). Counted apart from the ledger and written down by
+-- the worker: a second of it may be lost where the program dies.
+CREATE TABLE upstream_days (
+    day          INTEGER NOT NULL,
+    upstream     TEXT    NOT NULL,
+    calls        INTEGER NOT NULL CHECK (calls >= 0),
+    busy         INTEGER NOT NULL CHECK (busy >= 0),
+    unreachable  INTEGER NOT NULL CHECK (unreachable >= 0),
+    timed_out    INTEGER NOT NULL CHECK (timed_out >= 0),
+    rate_limited INTEGER NOT NULL CHECK (rate_limited >= 0),
+    failed       INTEGER NOT NULL CHECK (failed >= 0),
+    broken       INTEGER NOT NULL CHECK (broken >= 0),
+    durations    BLOB    NOT NULL,
+    first_tokens BLOB    NOT NULL,
+    PRIMARY KEY (day, upstream)
+) STRICT, WITHOUT ROWID;
+
 -- tier: 0 short-term, 1 intermediate-term, 2 long-term. `tags` and `metadata` are compact JSON, null when empty.
 -- Never reused ids, since vectors and full-text rows are tied to them.
 CREATE TABLE memories (

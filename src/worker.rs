@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::domain::Result;
-use crate::service::{agent, audit, auth, check, idempotency, memory, quota};
+use crate::service::{agent, audit, auth, check, gateway, idempotency, memory, quota};
 use crate::store::Writer;
 use crate::web::AppState;
 
@@ -65,6 +65,8 @@ impl Worker {
         }
         self.until_done(auth::session::purge_ended).await?;
         self.until_done(quota::purge_refusals).await?;
+        let policy = self.state.quota.clone();
+        self.state.store.write(move |writer| gateway::purge_figures(writer, &policy)).await?;
         // Cheap where the planner's statistics are good; so hourly is as good as daily.
         self.state.store.write(check::keep_in_trim).await?;
         if let Some(keep_days) = self.state.config.audit_keep_days {
@@ -102,25 +104,31 @@ impl Worker {
         self.until_done(memory::purge).await
     }
 
-    /// What requests left behind: when credentials were last used, how often whom was refused what.
+    /// What requests left behind: when credentials were last used, how often whom was refused what, what came of the calls to
+    /// upstreams.
     async fn write_notes(&self) -> Result<()> {
         // When a credential was used is told to the minute; at the end whatever is known is written down.
         let minute = self.state.now().0.div_euclid(60_000);
         let is_due = self.noted_in.swap(minute, Ordering::Relaxed) != minute;
         let used = if is_due { self.state.noted.take_used() } else { Vec::new() };
         let refusals = self.state.noted.take_refusals();
-        if used.is_empty() && refusals.is_empty() {
+        let figures = self.state.upstreams.take_figures();
+        if used.is_empty() && refusals.is_empty() && figures.is_empty() {
             return Ok(());
         }
-        let (used, refusals) = (Arc::new(used), Arc::new(refusals));
-        let (used_there, refusals_there) = (Arc::clone(&used), Arc::clone(&refusals));
+        let notes = Arc::new((used, refusals, figures));
+        let (notes_there, policy) = (Arc::clone(&notes), self.state.quota.clone());
         let written = self.state.store.write(move |writer| {
-            auth::note_uses(writer, &used_there)?;
-            quota::note_refusals(writer, &refusals_there)
+            let (used, refusals, figures) = &*notes_there;
+            auth::note_uses(writer, used)?;
+            quota::note_refusals(writer, refusals)?;
+            gateway::note_figures(writer, &policy, figures)
         });
         let written = written.await;
         if written.is_err() {
-            self.state.noted.put_back(&used, &refusals);
+            let (used, refusals, figures) = &*notes;
+            self.state.noted.put_back(used, refusals);
+            self.state.upstreams.put_back(figures);
         }
         written
     }

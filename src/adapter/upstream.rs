@@ -3,11 +3,13 @@
 use std::error::Error as _;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use prometheus::core::Collector;
+use prometheus::{HistogramVec, IntCounterVec, Opts};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url};
 use rustls::pki_types::CertificateDer;
@@ -16,7 +18,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::http_client;
 use crate::config;
+use crate::domain::gateway::figures::{FaultKind, Figures};
 use crate::domain::{Error, Result};
+use crate::meter::{histograms, unusable};
 
 /// Longest wait for a connection: one that takes longer is as good as none.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,12 +61,99 @@ impl Fault {
             Self::Busy | Self::Unreachable | Self::Untrusted | Self::RateLimited(_) | Self::Failed(500..=599)
         )
     }
+
+    /// As it is counted.
+    const fn kind(&self) -> FaultKind {
+        match self {
+            Self::Busy => FaultKind::Busy,
+            Self::Unreachable | Self::Untrusted => FaultKind::Unreachable,
+            Self::Timeout => FaultKind::Timeout,
+            Self::RateLimited(_) => FaultKind::RateLimited,
+            Self::Failed(_) => FaultKind::Failed,
+            Self::Broken => FaultKind::Broken,
+        }
+    }
+}
+
+/// An attempt at an upstream, which is counted when it is over: also where whoever waits for it has gone.
+struct Attempt {
+    upstream: Arc<str>,
+    meters: Meters,
+    figures: Arc<Mutex<Figures>>,
+    begun: Instant,
+    first_token: Option<Duration>,
+    /// How long the whole answer took, where it came to its end.
+    duration: Option<Duration>,
+    fault: Option<FaultKind>,
+}
+
+impl Attempt {
+    fn begin(upstream: &Upstream) -> Self {
+        Self {
+            upstream: Arc::clone(&upstream.name),
+            meters: upstream.meters.clone(),
+            figures: Arc::clone(&upstream.figures),
+            begun: Instant::now(),
+            first_token: None,
+            duration: None,
+            fault: None,
+        }
+    }
+
+    /// Notes that it failed.
+    fn failed(mut self, fault: &Fault) {
+        self.fault = Some(fault.kind());
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.count(self.fault);
+        self.meters.count(&self.upstream, self.fault, self.duration);
+        if let Some(time) = self.first_token {
+            figures.first_tokens.record(millis(time));
+        }
+        if let Some(time) = self.duration.filter(|_| self.fault.is_none()) {
+            figures.durations.record(millis(time));
+        }
+    }
+}
+
+/// What is measured of them since the start.
+#[derive(Clone, Debug)]
+pub(crate) struct Meters {
+    attempts: IntCounterVec,
+    seconds: HistogramVec,
+}
+
+impl Meters {
+    /// From 30 ms to 5 minutes.
+    const TIMES: [f64; 9] = [0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0];
+
+    fn new() -> Result<Self> {
+        let attempts = Opts::new("tallybox_upstream_requests_total", "Requests to upstreams, by what came of them.");
+        let help = "How long answers of upstreams took that came to their end.";
+        Ok(Self {
+            attempts: IntCounterVec::new(attempts, &["upstream", "outcome"]).map_err(unusable)?,
+            seconds: histograms("tallybox_upstream_request_seconds", help, &Self::TIMES, &["upstream"])?,
+        })
+    }
+
+    fn count(&self, upstream: &str, fault: Option<FaultKind>, duration: Option<Duration>) {
+        self.attempts.with_label_values(&[upstream, fault.map_or("answered", FaultKind::as_str)]).inc();
+        if let Some(time) = duration.filter(|_| fault.is_none()) {
+            self.seconds.with_label_values(&[upstream]).observe(time.as_secs_f64());
+        }
+    }
 }
 
 /// All of them, by the order of the configuration.
 pub struct Upstreams {
     list: Vec<Upstream>,
     place_timeout: Duration,
+    meters: Meters,
 }
 
 /// One of them.
@@ -73,6 +164,9 @@ pub struct Upstream {
     timeout: Duration,
     places: Arc<Semaphore>,
     client: Client,
+    /// What is not written down yet.
+    figures: Arc<Mutex<Figures>>,
+    meters: Meters,
 }
 
 impl fmt::Debug for Upstream {
@@ -91,7 +185,9 @@ impl Upstreams {
     /// # Errors
     /// `Internal` where the HTTP client cannot be set up.
     pub fn new(config: &config::Gateway) -> Result<Self> {
+        let failed = |error: &dyn fmt::Display| Error::Internal(format!("the client of upstreams: {error}"));
         let shared = client(&[])?;
+        let meters = Meters::new()?;
         let upstream = |upstream: &config::Upstream| {
             Ok(Upstream {
                 name: Arc::from(upstream.name.as_str()),
@@ -104,10 +200,42 @@ impl Upstreams {
                 timeout: Duration::from_millis(upstream.timeout_ms.unsigned_abs()),
                 places: Arc::new(Semaphore::new(upstream.max_concurrent)),
                 client: if upstream.authorities.is_empty() { shared.clone() } else { client(&upstream.authorities)? },
+                figures: Arc::default(),
+                meters: meters.clone(),
             })
         };
         let place_timeout = Duration::from_millis(config.place_timeout_ms.unsigned_abs());
-        Ok(Self { list: config.upstreams.iter().map(upstream).collect::<Result<_>>()?, place_timeout })
+        let list = config.upstreams.iter().map(upstream).collect::<Result<_>>()?;
+        Ok(Self { list, place_timeout, meters })
+    }
+
+    /// The instruments.
+    pub(crate) fn collectors(&self) -> [Box<dyn Collector>; 2] {
+        [Box::new(self.meters.attempts.clone()), Box::new(self.meters.seconds.clone())]
+    }
+
+    /// Their names, in the order of the configuration.
+    pub fn names(&self) -> Vec<Arc<str>> {
+        self.list.iter().map(|upstream| Arc::clone(&upstream.name)).collect()
+    }
+
+    /// Takes what has come of the attempts since it was taken last, of each upstream that was asked.
+    pub fn take_figures(&self) -> Vec<(Arc<str>, Figures)> {
+        let take = |upstream: &Upstream| {
+            let figures = std::mem::take(&mut *upstream.figures.lock().unwrap_or_else(PoisonError::into_inner));
+            (Arc::clone(&upstream.name), figures)
+        };
+        self.list.iter().map(take).filter(|(_, figures)| figures.calls > 0).collect()
+    }
+
+    /// Takes back what could not be written down, for the next time.
+    pub fn put_back(&self, figures: &[(Arc<str>, Figures)]) {
+        for upstream in &self.list {
+            let own = figures.iter().filter(|(name, _)| *name == upstream.name);
+            for (_, figures) in own {
+                upstream.figures.lock().unwrap_or_else(PoisonError::into_inner).add(figures);
+            }
+        }
     }
 
     /// Asks those at `places` one after the other, until one answers with something else than a passing fault. `sent` is true
@@ -168,12 +296,37 @@ impl Upstream {
     async fn ask(
         &self,
         path: &str,
-        (body, mut headers): (Bytes, HeaderMap),
+        (body, headers): (Bytes, HeaderMap),
         wait: Duration,
         sent: &AtomicBool,
     ) -> Result<Opened, Fault> {
-        let place = timeout(wait, Arc::clone(&self.places).acquire_owned()).await;
-        let place = place.map_err(|_| Fault::Busy)?.map_err(|_| Fault::Busy)?;
+        let Ok(Ok(place)) = timeout(wait, Arc::clone(&self.places).acquire_owned()).await else {
+            Attempt::begin(self).failed(&Fault::Busy);
+            return Err(Fault::Busy);
+        };
+        let attempt = Attempt::begin(self);
+        match self.send(path, (body, headers), sent).await {
+            Ok(response) => Ok(Opened {
+                upstream: Arc::clone(&self.name),
+                silence_until: Instant::now() + self.timeout,
+                timeout: self.timeout,
+                response,
+                attempt,
+                _place: place,
+            }),
+            Err(fault) => {
+                attempt.failed(&fault);
+                Err(fault)
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        path: &str,
+        (body, mut headers): (Bytes, HeaderMap),
+        sent: &AtomicBool,
+    ) -> Result<Response, Fault> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
@@ -195,13 +348,7 @@ impl Upstream {
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::PAYMENT_REQUIRED) => {
                 Err(Fault::Failed(status.as_u16()))
             }
-            _ => Ok(Opened {
-                upstream: Arc::clone(&self.name),
-                silence_until: Instant::now() + self.timeout,
-                timeout: self.timeout,
-                response,
-                _place: place,
-            }),
+            _ => Ok(response),
         }
     }
 }
@@ -246,6 +393,7 @@ pub struct Opened {
     response: Response,
     timeout: Duration,
     silence_until: Instant,
+    attempt: Attempt,
     _place: OwnedSemaphorePermit,
 }
 
@@ -271,8 +419,35 @@ impl Opened {
     /// # Errors
     /// `Timeout` after a long silence; `Broken` where the answer ends before its end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Fault> {
-        let chunk = timeout_at(self.silence_until, self.response.chunk()).await.map_err(|_| Fault::Timeout)?;
+        let chunk = timeout_at(self.silence_until, self.response.chunk()).await.map_err(|_| Fault::Timeout);
         self.silence_until = Instant::now() + self.timeout;
-        chunk.map_err(|_| Fault::Broken)
+        let chunk = chunk.and_then(|chunk| chunk.map_err(|_| Fault::Broken));
+        match &chunk {
+            Ok(Some(_)) => {}
+            Ok(None) => self.note_complete(),
+            Err(fault) => self.note_broken(fault),
+        }
+        chunk
+    }
+
+    /// Notes that the answer has begun to say something, for the figures of its upstream.
+    pub fn note_said(&mut self) {
+        let elapsed = self.attempt.begun.elapsed();
+        self.attempt.first_token.get_or_insert(elapsed);
+    }
+
+    /// Notes that the answer came to its end; one that its upstream refused says nothing of how long answers take.
+    pub fn note_complete(&mut self) {
+        let elapsed = self.attempt.begun.elapsed();
+        if self.status().is_success() {
+            self.attempt.duration.get_or_insert(elapsed);
+        }
+    }
+
+    /// Notes that the answer is none. What comes after its end does not matter.
+    pub fn note_broken(&mut self, fault: &Fault) {
+        if self.attempt.duration.is_none() {
+            self.attempt.fault.get_or_insert(fault.kind());
+        }
     }
 }

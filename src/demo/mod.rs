@@ -11,12 +11,15 @@ use std::sync::Arc;
 use crate::adapter::embedder::Embedder;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::agent::Run;
 use crate::domain::auth::{Caller, Role, UserKey};
 use crate::domain::calendar::{Calendar, Day};
 use crate::domain::ledger::{ResourceType, Source};
 use crate::domain::memory::{Embedding, NewMemory};
+use crate::domain::page::Paging;
 use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Result};
+use crate::service::agent::{self, NewRun};
 use crate::service::auth::account::{By, Changes, New, change, create};
 use crate::service::auth::token::{NewToken, create_for};
 use crate::service::auth::{self, Bearer, Identity, Presented, password};
@@ -66,6 +69,8 @@ pub const ACCOUNTS: [Account; 3] = [
         about: "no limits; administrator",
     },
 ];
+/// Runs of an account among which one that goes on is found.
+const RUNS_AT_ONCE_MAX: usize = 20;
 const STUDIO: usize = 0;
 const TRIAL: usize = 1;
 const OWNER: usize = 2;
@@ -91,8 +96,12 @@ enum Act {
     Upgrade,
     /// Something is used: refused where it shall keep to the limit and does not.
     Use { resource: ResourceType, amount: i64, enforce: bool, metadata: serde_json::Value },
-    /// An agent's run: minutes are held, then settled.
-    Run { minutes: i64, metadata: serde_json::Value },
+    /// An agent's work of which nothing but the minutes is told: they are held, then settled.
+    Work { minutes: i64, metadata: serde_json::Value },
+    /// An agent's run begins. It may use so many minutes, and goes on for as long if nothing ends it before.
+    Begin { agent: &'static str, minutes_max: i64 },
+    /// The account's run that began at that instant is stopped.
+    End { begun_at: Timestamp },
     /// Something is held, and stays so for a while.
     Hold { resource: ResourceType, amount: i64, ttl_s: i64 },
     /// Something is remembered.
@@ -105,6 +114,13 @@ struct Span {
     calendar: Calendar,
     today: Day,
     now: Timestamp,
+}
+
+impl Act {
+    /// Whether the act is told to the instant: a run counts the minutes between its steps.
+    const fn is_timed(&self) -> bool {
+        matches!(self, Self::Begin { .. } | Self::End { .. })
+    }
 }
 
 impl Span {
@@ -148,7 +164,10 @@ pub fn fill(directory: &Path, config: &Config, now: Timestamp, embedder: &dyn Em
     let (cast, tokens) = open_accounts(&store, config)?;
     let cast = Arc::new(cast);
     while let Some(until) = steps.first().map(|step| end_of_slot(step.at)) {
-        let later = steps.split_off(steps.partition_point(|step| step.at < until));
+        let timed = steps.iter().position(|step| step.act.is_timed());
+        // What is told to the instant is committed by itself.
+        let end = timed.map_or(steps.len(), |position| position.max(1));
+        let later = steps.split_off(steps.partition_point(|step| step.at < until).min(end));
         let slot = std::mem::replace(&mut steps, later);
         if let Some(last) = slot.last() {
             clock.turn_to(last.at);
@@ -218,6 +237,8 @@ fn open_accounts(store: &Store, config: &Config) -> Result<(Cast, Vec<String>)> 
         presented: tokens.iter().map(show).collect(),
         by,
         identity,
+        // Nobody sends heartbeats for the runs of the demo: they go on until they are stopped or reach their bound.
+        agent: agent::Policy { quota: Arc::clone(&quota), heartbeat_timeout_ms: 24 * 3_600_000 },
         memory: memory::Policy::new(&config.memory, Arc::clone(&quota)),
         quota,
     };
@@ -230,6 +251,7 @@ struct Cast {
     by: By,
     identity: auth::Policy,
     quota: Arc<quota::Policy>,
+    agent: agent::Policy,
     memory: memory::Policy,
 }
 
@@ -257,7 +279,17 @@ impl Cast {
                 let fact = Fact { resource, amount, timestamp, enforce, reverses: None, metadata };
                 ledger::record(writer, &self.quota, caller.holder(), &fact, Source::Record).map(drop)
             }
-            Act::Run { minutes, metadata } => self.run(writer, &caller, minutes, metadata),
+            Act::Work { minutes, metadata } => self.work(writer, &caller, minutes, metadata),
+            Act::Begin { agent, minutes_max } => {
+                let new = NewRun { name: Some(agent.to_owned()), metadata: None, max_minutes: Some(minutes_max) };
+                agent::start(writer, &self.agent, &caller, &new).map(drop)
+            }
+            Act::End { begun_at } => {
+                let newest = agent::list(writer, caller.user.key, Paging::first(RUNS_AT_ONCE_MAX))?;
+                let is_meant = |run: &&Run| run.started_at == begun_at && run.end.is_none();
+                let run = newest.items.iter().find(is_meant).ok_or(Error::NotFound("the run"))?;
+                agent::stop(writer, &self.agent, &caller, run.id).map(drop)
+            }
             Act::Hold { resource, amount, ttl_s } => {
                 quota::reserve(writer, &self.quota, &caller, resource, amount, ttl_s).map(drop)
             }
@@ -269,7 +301,7 @@ impl Cast {
         }
     }
 
-    fn run(&self, writer: &mut Writer<'_>, caller: &Caller, minutes: i64, metadata: serde_json::Value) -> Result<()> {
+    fn work(&self, writer: &mut Writer<'_>, caller: &Caller, minutes: i64, metadata: serde_json::Value) -> Result<()> {
         const TTL_S: i64 = 3_600;
         let hold = quota::reserve(writer, &self.quota, caller, ResourceType::AgentMinutes, minutes, TTL_S)?;
         quota::settle(writer, &self.quota, caller, hold.id, minutes, Some(metadata)).map(drop)

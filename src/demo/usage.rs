@@ -57,8 +57,8 @@ const HABITS: [Habit; 3] = [
 
 /// Days back at which the studio was moved to its tier.
 const UPGRADED: i32 = 84;
-/// Once a month's runs have taken this much, the studio starts no more: it stays below 80 % of its 60.
-const STUDIO_MINUTES: i64 = 42;
+/// Once a month's runs have taken this much, the studio starts no more: with the run that is under way it stays within its 60.
+const STUDIO_MINUTES: i64 = 28;
 
 /// Everything, in no order.
 pub(super) fn plan(span: &Span) -> Vec<Step> {
@@ -73,8 +73,13 @@ pub(super) fn plan(span: &Span) -> Vec<Step> {
     studio_runs(span, &mut random, &mut steps);
     owner_runs(span, &mut random, &mut steps);
     // The trial knows no agents: what it tries is refused.
+    let resource = ResourceType::AgentMinutes;
     for (back, minute) in [(23, 1_010), (6, 1_100), (0, 900)] {
-        steps.push(Step { at: span.at(back, minute), account: TRIAL, act: run(5, "assistant") });
+        steps.push(Step {
+            at: span.at(back, minute),
+            account: TRIAL,
+            act: Act::Hold { resource, amount: 5, ttl_s: 3_600 },
+        });
     }
     holds(span, &mut steps);
     steps
@@ -149,8 +154,19 @@ fn trial_today(span: &Span, steps: &mut Vec<Step>) {
     }
 }
 
-fn run(minutes: i64, agent: &str) -> Act {
-    Act::Run { minutes, metadata: json!({"agent": agent, "kind": "run"}) }
+/// A run of `minutes` that begins at `at`, but ends by now. The older ones are told by their minutes alone: each step of a run
+/// is a commit of its own, and whoever starts the demo waits for all of them.
+fn run(span: &Span, account: usize, at: Timestamp, minutes: i64, agent: &'static str, steps: &mut Vec<Step>) {
+    const TOLD_DAYS: i32 = 14;
+    if at < span.start(TOLD_DAYS - 1) {
+        let metadata = json!({"agent": agent, "kind": "run"});
+        return steps.push(Step { at, account, act: Act::Work { minutes, metadata } });
+    }
+    // Its last minute has just begun when it ends.
+    let length_ms = (minutes - 1) * 60_000 + 500;
+    let at = at.min(span.now.plus_millis(-length_ms));
+    steps.push(Step { at, account, act: Act::Begin { agent, minutes_max: minutes } });
+    steps.push(Step { at: at.plus_millis(length_ms), account, act: Act::End { begun_at: at } });
 }
 
 fn is_weekend(span: &Span, back: i32) -> bool {
@@ -165,12 +181,12 @@ fn studio_runs(span: &Span, random: &mut Random, steps: &mut Vec<Step>) {
         if number != month.0 {
             month = (number, 0);
         }
-        let works = random.chance(55) && !is_weekend(span, back);
+        let works = random.chance(35) && !is_weekend(span, back);
         let minutes = random.within(2, 7);
         if (works || back == 0) && month.1 < STUDIO_MINUTES {
             month.1 += minutes;
             let at = span.at(back, random.within(9 * 60, 17 * 60));
-            steps.push(Step { at, account: STUDIO, act: run(minutes, "report-writer") });
+            run(span, STUDIO, at, minutes, "report-writer", steps);
         }
     }
 }
@@ -183,22 +199,22 @@ fn owner_runs(span: &Span, random: &mut Random, steps: &mut Vec<Step>) {
             let agent = if random.chance(60) { "night-editor" } else { "shelf-keeper" };
             let at = span.at(back, random.within(5 * 60, 22 * 60));
             let minutes = random.within(3, 28);
-            steps.push(Step { at, account: OWNER, act: run(minutes, agent) });
+            run(span, OWNER, at, minutes, agent, steps);
         }
     }
 }
 
-/// What is under way at this moment, held for as long as one is likely to look.
+/// What is under way at this moment: held for as long as one is likely to look, or for as long as there are minutes.
 fn holds(span: &Span, steps: &mut Vec<Step>) {
-    use ResourceType::{AgentMinutes, LlmTokens};
-    const HELD: [(usize, ResourceType, i64, i64); 5] = [
-        (STUDIO, LlmTokens, 1_800, 8 * 3_600),
-        (STUDIO, LlmTokens, 900, 6 * 3_600),
-        (STUDIO, AgentMinutes, 2, 12 * 3_600),
-        (OWNER, LlmTokens, 12_000, 10 * 3_600),
-        (OWNER, AgentMinutes, 25, 12 * 3_600),
-    ];
-    for (account, resource, amount, ttl_s) in HELD {
+    const HELD: [(usize, i64, i64); 3] =
+        [(STUDIO, 1_800, 8 * 3_600), (STUDIO, 900, 6 * 3_600), (OWNER, 12_000, 10 * 3_600)];
+    const RUNNING: [(usize, i64, &str, i64); 2] = [(STUDIO, 4, "report-writer", 24), (OWNER, 11, "shelf-keeper", 720)];
+    let resource = ResourceType::LlmTokens;
+    for (account, amount, ttl_s) in HELD {
         steps.push(Step { at: span.now, account, act: Act::Hold { resource, amount, ttl_s } });
+    }
+    for (account, minutes, agent, minutes_max) in RUNNING {
+        let at = span.now.plus_millis(-(minutes - 1) * 60_000 - 500);
+        steps.push(Step { at, account, act: Act::Begin { agent, minutes_max } });
     }
 }

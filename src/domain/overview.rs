@@ -1,5 +1,6 @@
 //! Figures over all users, for whoever runs the box.
 
+use super::gateway::figures::Figures;
 use super::ledger::ResourceType;
 use super::unit::{Timestamp, UserId};
 
@@ -31,6 +32,19 @@ pub struct RefusalCount {
     pub hour: Timestamp,
     /// How often.
     pub count: i64,
+}
+
+/// How an upstream of the gateway does.
+#[derive(Clone, Debug)]
+pub struct UpstreamFigures {
+    /// Its name.
+    pub name: String,
+    /// Whether the configuration still has it.
+    pub is_configured: bool,
+    /// Of today.
+    pub today: Figures,
+    /// Of all the days asked for.
+    pub all: Figures,
 }
 
 /// How large the database is.

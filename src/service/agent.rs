@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::quota::{self, Policy as QuotaPolicy};
 use crate::domain::agent::{EndReason, Run};
 use crate::domain::auth::{Caller, UserKey};
+use crate::domain::calendar::Day;
 use crate::domain::ledger::{NewEntry, ResourceType, Source};
 use crate::domain::page::{Page, Paging};
 use crate::domain::quota::{Holder, Maker, Refusal, Reservation};
@@ -52,7 +53,7 @@ pub fn start(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, new: &Ne
         end: None,
     };
     run.id = store::insert_run(writer, &run)?;
-    if let Some(refusal) = grow(writer, policy, &mut run)?
+    if let Some(refusal) = grow(writer, policy, &mut run, &mut Vec::new())?
         && run.held == 0
     {
         return Err(Error::QuotaExceeded(Box::new(refusal)));
@@ -83,8 +84,9 @@ pub fn heartbeat(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, id: 
     }
     run.seen_at = run.seen_at.max(now);
     let held = run.held;
-    let refusal = grow(writer, policy, &mut run)?;
-    book_past_months(writer, policy, &run)?;
+    let mut holds = store::holds_of(writer, run.id)?;
+    let refusal = grow(writer, policy, &mut run, &mut holds)?;
+    book_past_months(writer, policy, &run, &holds)?;
     run.due_at = Some(run.next_due(policy.heartbeat_timeout_ms));
     store::update_run(writer, &run)?;
     Ok(match refusal {
@@ -100,7 +102,11 @@ pub fn heartbeat(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, id: 
 pub fn stop(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, id: RunId) -> Result<Run> {
     let mut run = store::load_run(writer, caller.user.key, id)?;
     let now = writer.now();
-    let end = run.end_as_of(now).unwrap_or((now, EndReason::Stopped));
+    let end = run.end_as_of(now).unwrap_or_else(|| {
+        // To stop is a sign of life.
+        run.seen_at = run.seen_at.max(now);
+        (now, EndReason::Stopped)
+    });
     if run.due_at.is_some() {
         close(writer, &policy.quota, &mut run, end)?;
     }
@@ -121,6 +127,16 @@ pub fn load(reader: &Reader<'_>, user: UserKey, id: RunId) -> Result<Run> {
 /// Where the store cannot be read.
 pub fn list(reader: &Reader<'_>, user: UserKey, paging: Paging) -> Result<Page<Run>> {
     store::list_runs(reader, user, paging)
+}
+
+/// A user's newest runs, and how many there are in all.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn newest(reader: &Reader<'_>, user: UserKey) -> Result<(Vec<Run>, i64)> {
+    const RUNS: usize = 10;
+    let page = store::list_runs(reader, user, Paging::first(RUNS))?;
+    Ok((page.items, store::count_runs(reader, user)?))
 }
 
 /// Whether a run is over without its minutes being booked.
@@ -162,8 +178,14 @@ fn close_all(writer: &mut Writer<'_>, policy: &QuotaPolicy, runs: Vec<Run>) -> R
     Ok(())
 }
 
-/// Holds more, month by month, until the run is covered; where that is not possible, says why.
-fn grow(writer: &mut Writer<'_>, policy: &Policy, run: &mut Run) -> Result<Option<Refusal>> {
+/// Holds more, month by month, until the run is covered; where that is not possible, says why. `holds` are those that the run
+/// has.
+fn grow(
+    writer: &mut Writer<'_>,
+    policy: &Policy,
+    run: &mut Run,
+    holds: &mut Vec<Reservation>,
+) -> Result<Option<Refusal>> {
     let wanted = run.minutes_wanted(run.seen_at, policy.heartbeat_timeout_ms);
     let calendar = &policy.quota.calendar;
     while run.held < wanted {
@@ -176,7 +198,7 @@ fn grow(writer: &mut Writer<'_>, policy: &Policy, run: &mut Run) -> Result<Optio
         let standing = quota::standing_to_fit(writer, &policy.quota, holder, resource, day, in_month)?;
         let granted = standing.remaining().map_or(in_month, |left| left.min(in_month));
         if granted > 0 {
-            hold(writer, run, day, granted)?;
+            hold(writer, run, holds, (day, granted))?;
             run.held += granted;
         }
         if granted < in_month {
@@ -187,10 +209,11 @@ fn grow(writer: &mut Writer<'_>, policy: &Policy, run: &mut Run) -> Result<Optio
 }
 
 /// Holds `minutes` more in the month of `day`: one hold a month.
-fn hold(writer: &mut Writer<'_>, run: &Run, day: crate::domain::calendar::Day, minutes: i64) -> Result<()> {
-    let holds = store::holds_of(writer, run.id)?;
-    if let Some(open) = holds.iter().find(|hold| hold.day.month() == day.month()) {
-        return quota_store::grow_reservation(writer, open, minutes);
+fn hold(writer: &mut Writer<'_>, run: &Run, holds: &mut Vec<Reservation>, (day, minutes): (Day, i64)) -> Result<()> {
+    if let Some(open) = holds.iter_mut().find(|hold| hold.day.month() == day.month()) {
+        quota_store::grow_reservation(writer, open, minutes)?;
+        open.amount = open.amount.saturating_add(minutes);
+        return Ok(());
     }
     let new = quota_store::NewReservation {
         user: run.user,
@@ -201,16 +224,16 @@ fn hold(writer: &mut Writer<'_>, run: &Run, day: crate::domain::calendar::Day, m
         expires_at: None,
     };
     let made = quota_store::insert_reservation(writer, new)?;
-    store::add_hold(writer, run.id, made.id)
+    store::add_hold(writer, run.id, made.id)?;
+    holds.push(made);
+    Ok(())
 }
 
 /// Books the months that a living run has left behind.
-fn book_past_months(writer: &mut Writer<'_>, policy: &Policy, run: &Run) -> Result<()> {
+fn book_past_months(writer: &mut Writer<'_>, policy: &Policy, run: &Run, holds: &[Reservation]) -> Result<()> {
     let this_month = policy.quota.calendar.day_of(run.seen_at).month();
-    for hold in store::holds_of(writer, run.id)? {
-        if hold.day.month().end() < this_month.start() {
-            book(writer, &policy.quota, run, &hold, i64::MAX)?;
-        }
+    for hold in holds.iter().filter(|hold| hold.day.month().end() < this_month.start()) {
+        book(writer, &policy.quota, run, hold, i64::MAX)?;
     }
     Ok(())
 }

@@ -1,15 +1,18 @@
 //! Calls of the gateway: held before they are made, settled when they have ended, by whatever end.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::quota::{self, Policy};
 use crate::domain::auth::UserKey;
+use crate::domain::gateway::figures::Figures;
 use crate::domain::gateway::{Grant, OutputBounds, Wish};
 use crate::domain::ledger::{Entry, NewEntry, ResourceType, Source};
 use crate::domain::quota::{Holder, Maker, Reservation, Resolution, Standing};
 use crate::domain::unit::ReservationId;
 use crate::domain::{Error, Result};
-use crate::store::{Reader, Writer, ledger, quota as store};
+use crate::store::{Reader, Writer, gateway as figures_store, ledger, quota as store};
 
 const RESOURCE: ResourceType = ResourceType::LlmTokens;
 
@@ -167,4 +170,24 @@ impl Owner {
     pub fn holder(&self) -> Holder<'_> {
         Holder { user: self.user, tier: &self.tier }
     }
+}
+
+/// Adds what has come of attempts at upstreams to the figures of today.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub fn note_figures(writer: &mut Writer<'_>, policy: &Policy, figures: &[(Arc<str>, Figures)]) -> Result<()> {
+    let day = policy.calendar.day_of(writer.now());
+    figures.iter().try_for_each(|(upstream, figures)| figures_store::add_figures(writer, day, upstream, figures))
+}
+
+/// Forgets figures that no overview looks back to any more.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub fn purge_figures(writer: &mut Writer<'_>, policy: &Policy) -> Result<()> {
+    /// The longest look back, and a day.
+    const KEPT_DAYS: i32 = 367;
+    let today = policy.calendar.day_of(writer.now());
+    figures_store::purge_figures(writer, today.plus(-KEPT_DAYS))
 }

@@ -1,14 +1,16 @@
 //! Figures over all users, for whoever runs the box.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::quota::Policy;
 use crate::domain::calendar::Day;
+use crate::domain::gateway::figures::Figures;
 use crate::domain::ledger::{ResourceType, Window};
-use crate::domain::overview::{RefusalCount, Sizes, UserTotal};
+use crate::domain::overview::{RefusalCount, Sizes, UpstreamFigures, UserTotal};
 use crate::domain::page::Page;
 use crate::domain::{Error, Result};
-use crate::store::{Reader, auth, overview as store};
+use crate::store::{Reader, auth, gateway, overview as store};
 
 /// The box at a glance.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub struct Overview {
     pub top_users: Vec<UserTotal>,
     /// Refused writes of those days by user, resource and hour, newest first.
     pub refusals: Vec<RefusalCount>,
+    /// The upstreams of the gateway: those of the configuration in its order, then others that were asked in those days.
+    pub upstreams: Vec<UpstreamFigures>,
     /// Sizes.
     pub sizes: Sizes,
 }
@@ -30,11 +34,11 @@ const TOP_USERS: i64 = 10;
 /// Most rows of recent refusals.
 const REFUSALS: i64 = 100;
 
-/// Reads the figures of the last `days` days.
+/// Reads the figures of the last `days` days. `upstreams` are those of the configuration.
 ///
 /// # Errors
 /// Where the store cannot be read.
-pub fn overview(reader: &Reader<'_>, policy: &Policy, days: i32) -> Result<Overview> {
+pub fn overview(reader: &Reader<'_>, policy: &Policy, days: i32, upstreams: &[Arc<str>]) -> Result<Overview> {
     let today = policy.calendar.day_of(reader.now());
     let range = today.plus(1 - days)..=today;
     let mut totals = Vec::new();
@@ -53,8 +57,36 @@ pub fn overview(reader: &Reader<'_>, policy: &Policy, days: i32) -> Result<Overv
         totals,
         top_users,
         refusals: store::recent_refusals(reader, since, REFUSALS)?,
+        upstreams: upstream_figures(reader, &range, upstreams)?,
         sizes: store::sizes(reader)?,
     })
+}
+
+/// What came of the attempts at each upstream in `days`, the last of which is today.
+fn upstream_figures(
+    reader: &Reader<'_>,
+    days: &RangeInclusive<Day>,
+    configured: &[Arc<str>],
+) -> Result<Vec<UpstreamFigures>> {
+    let empty = |name: &str, is_configured| UpstreamFigures {
+        name: name.to_owned(),
+        is_configured,
+        today: Figures::default(),
+        all: Figures::default(),
+    };
+    let mut list: Vec<_> = configured.iter().map(|name| empty(name, true)).collect();
+    for (day, name, figures) in gateway::list_figures(reader, days)? {
+        if !list.iter().any(|upstream| upstream.name == name) {
+            list.push(empty(&name, false));
+        }
+        for upstream in list.iter_mut().filter(|upstream| upstream.name == name) {
+            upstream.all.add(&figures);
+            if day == *days.end() {
+                upstream.today.add(&figures);
+            }
+        }
+    }
+    Ok(list)
 }
 
 /// What the box does today.

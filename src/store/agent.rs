@@ -96,6 +96,12 @@ pub(crate) fn list_runs(reader: &Reader<'_>, user: UserKey, paging: Paging) -> R
     Ok(paging.page(rows, |(row, _)| *row).map(|(_, run)| run))
 }
 
+/// How many runs a user has had.
+pub(crate) fn count_runs(reader: &Reader<'_>, user: UserKey) -> Result<i64> {
+    let sql = "SELECT count(*) FROM runs WHERE user_id = ?1";
+    reader.prepare(sql)?.query_row([user.0], |row| row.get(0)).map_err(fault)
+}
+
 /// Up to `limit` runs (of `user`, where one is named) that are over without their minutes being booked.
 pub(crate) fn due_runs(reader: &Reader<'_>, user: Option<UserKey>, limit: usize) -> Result<Vec<Run>> {
     let sql = format!(

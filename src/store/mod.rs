@@ -12,6 +12,7 @@ pub(crate) mod check;
 mod connection;
 pub(crate) mod erasure;
 mod extension;
+pub(crate) mod gateway;
 mod id;
 pub(crate) mod idempotency;
 pub(crate) mod ledger;

@@ -62,6 +62,7 @@ impl ErrorPage<'_> {
         match self.status {
             401 | 403 => "This page is not open to you",
             404 => "One mark is missing",
+            405 => "This cannot be done here",
             410 => "This is gone for good",
             409 => "That cannot be done as things stand",
             413 | 415 | 422 | 400 => "That was not understood",

@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod admin;
+pub mod agent;
 pub mod asset;
 pub mod chart;
 pub mod door;

@@ -46,6 +46,19 @@ pub fn span(now: Timestamp, until: Timestamp) -> String {
     }
 }
 
+/// A time of milliseconds as people read it: `<1 ms`, `840 ms`, `2.3 s`, `41 s`, `3 min 20 s`.
+pub fn millis(millis: u64) -> String {
+    let tenths = millis.saturating_add(50) / 100;
+    let seconds = millis.saturating_add(500) / 1_000;
+    match millis {
+        0 => "<1 ms".to_owned(),
+        1..1_000 => format!("{millis} ms"),
+        1_000..9_950 => format!("{}.{} s", tenths / 10, tenths % 10),
+        9_950..59_500 => format!("{seconds} s"),
+        _ => format!("{} min {} s", seconds / 60, seconds % 60),
+    }
+}
+
 /// A day, as `24 Nov`.
 pub fn short_day(day: Day) -> String {
     day.to_date().format("%-d %b").to_string()
@@ -339,6 +352,24 @@ mod tests {
         assert_eq!(percent(0, 0), "0\u{202f}%");
         assert_eq!(percent(1, 0), "100\u{202f}%");
         assert_eq!(percent(i64::MAX, i64::MAX), "100\u{202f}%");
+    }
+
+    #[test]
+    fn a_time_is_told_with_two_figures_or_so() {
+        let known = [
+            (0, "<1 ms"),
+            (999, "999 ms"),
+            (1_000, "1.0 s"),
+            (2_349, "2.3 s"),
+            (9_949, "9.9 s"),
+            (9_950, "10 s"),
+            (59_499, "59 s"),
+            (59_500, "1 min 0 s"),
+            (200_000, "3 min 20 s"),
+        ];
+        for (time, words) in known {
+            assert_eq!(millis(time), words);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::agent::Runs;
 use super::chart::Chart;
 use super::layout::{self, Frame, Place};
 use super::part::{
@@ -32,6 +33,8 @@ pub struct UsagePage<'a> {
     pub rows: &'a [UsageRow],
     /// The tokens of the days by model, most first.
     pub models: &'a [ModelTotal],
+    /// The agent runs.
+    pub runs: Runs<'a>,
     /// Where an upgrade prompt leads; empty: there is none.
     pub upgrade_url: &'a str,
     /// The limits of the user's tier, and the next tier above it with its limits.
@@ -66,6 +69,7 @@ impl UsagePage<'_> {
             (self.history())
             (self.breakdown())
             (self.models())
+            (self.runs.section(self.frame.now))
             (self.upgrade())
         };
         layout::inside("Usage", Some(Place::Usage), self.frame, &content)

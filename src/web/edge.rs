@@ -86,6 +86,7 @@ async fn answer(edge: Edge, mut request: Request) -> Response {
     let id = request_id(&request);
     request.extensions_mut().insert(RequestId(id.clone()));
     let wants_page = wants_page(&request);
+    let browser = wants_page.then(|| request.headers().clone());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let started = std::time::Instant::now();
     // A model takes its time; the gateway gives up on silence instead.
@@ -103,6 +104,11 @@ async fn answer(edge: Edge, mut request: Request) -> Response {
     let mut response = answer.instrument(span.clone()).await;
     if response.status() == StatusCode::METHOD_NOT_ALLOWED && response.extensions().get::<Problem>().is_none() {
         response = method_not_allowed(&response);
+        if let Some(headers) = browser
+            && let Some(who) = pages::who_asks(&headers, &state).await
+        {
+            response.extensions_mut().insert(who);
+        }
     }
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         // The router has measured the empty body that the problem had until here.

@@ -12,6 +12,7 @@ use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Regis
 use super::problem::Answer;
 use super::state::AppState;
 use crate::adapter::embedder::EmbedderPool;
+use crate::adapter::upstream::Upstreams;
 use crate::domain::ledger::ResourceType;
 use crate::domain::{Error, Result};
 use crate::meter::{histograms, unusable};
@@ -41,7 +42,7 @@ pub(crate) struct Meters {
 }
 
 impl Meters {
-    pub(crate) fn new(store: &Store, embedder: &EmbedderPool) -> Result<Self> {
+    pub(crate) fn new(store: &Store, embedder: &EmbedderPool, upstreams: &Upstreams) -> Result<Self> {
         let meters = Self {
             registry: Registry::new(),
             requests: IntCounterVec::new(
@@ -90,7 +91,7 @@ impl Meters {
             Box::new(embedder.meter().clone()),
             Box::new(build),
         ];
-        for collector in store.meters().collectors().into_iter().chain(own) {
+        for collector in store.meters().collectors().into_iter().chain(own).chain(upstreams.collectors()) {
             meters.registry.register(collector).map_err(unusable)?;
         }
         Ok(meters)

@@ -187,16 +187,16 @@ pub(super) async fn no_such_route(State(state): State<AppState>, headers: Header
     response
 }
 
-/// Says that a failure belongs to no route: whoever asked by browser gets a page.
+/// Says that a failure belongs to no route, or to none with that method: whoever asked by browser gets a page.
 #[derive(Clone, Copy)]
 pub(super) struct NoRoute;
 
 /// Makes a bare 405 (which names the methods in Allow) a problem.
 pub(super) fn method_not_allowed(response: &Response) -> Response {
     let allow = response.headers().get(ALLOW).cloned();
-    let mut problem =
-        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take that method")
-            .into_response();
+    let problem =
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take that method");
+    let mut problem = (Extension(NoRoute), problem).into_response();
     if let Some(allow) = allow {
         problem.headers_mut().insert(ALLOW, allow);
     }

@@ -154,7 +154,7 @@ impl AppState {
         let heartbeat_timeout_ms = config.heartbeat_timeout_ms;
         let agent = agent::Policy { quota: Arc::clone(&quota), heartbeat_timeout_ms };
         let passwords = Passwords::new(config.auth.password_queue);
-        let meters = Meters::new(&store, &embedder)?;
+        let meters = Meters::new(&store, &embedder, &upstreams)?;
         Ok(Self(Arc::new(Shared {
             config,
             store,

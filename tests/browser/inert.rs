@@ -185,7 +185,10 @@ async fn people_named_by_payloads(world: &World) -> Vec<Person> {
             password_hash: Some(password_hash.clone()),
         };
         let made = world.app.app.store().write(move |writer| create(writer, &by, &tiers, &new)).await.unwrap();
-        people.push(Person { id: made.0.id.to_string(), session: world.app.log_in(&email).await });
+        let session = world.app.log_in(&email).await;
+        let run = json!({"name": payload});
+        world.app.call("POST", "/agents/runs", Some(&session), Some(run)).await.expect(201);
+        people.push(Person { id: made.0.id.to_string(), session });
     }
     people
 }

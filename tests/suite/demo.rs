@@ -103,3 +103,28 @@ async fn everyone_signs_in_to_the_demo_and_the_owner_sees_who_was_refused() {
     let held = app.ask(&made.tokens[0], "/usage/reservations").await.json;
     assert_eq!(held["reservations"].as_array().unwrap().len(), 3, "{held}");
 }
+
+#[tokio::test]
+async fn the_demo_has_runs_that_ended_and_one_that_goes_on() {
+    for now in [NOON, NEW_MONTH] {
+        let (app, made) = demo_at(now);
+        let body = json!({"email": ACCOUNTS[0].email, "password": ACCOUNTS[0].password});
+        let session = app.call("POST", "/auth/login", None, Some(body)).await.expect(200);
+        let session = format!("tallybox_session={}", session.json["token"].as_str().unwrap());
+        for token in [&made.tokens[0], &made.tokens[2]] {
+            let runs = app.ask(token, "/agents/runs").await.expect(200).json["runs"].as_array().unwrap().clone();
+            let count = |name: &str, value: &str| runs.iter().filter(|run| run[name] == value).count();
+            assert_eq!((count("status", "running"), count("endReason", "stopped") + 1), (1, runs.len()), "{runs:?}");
+            assert!(runs.len() > 2, "{runs:?}");
+        }
+        let page = app.call_with("GET", "/usage", None, None, &[("cookie", &session)]).await.expect(200).text;
+        assert!(page.contains("Running") && page.contains("report-writer"), "{page}");
+        // What goes on ends at its bound, by itself.
+        app.clock.advance_millis(24 * 60_000);
+        app.pass().await;
+        let runs = app.ask(&made.tokens[0], "/agents/runs").await.json["runs"].as_array().unwrap().clone();
+        let ended = runs.iter().find(|run| run["maxMinutes"] == 24).unwrap();
+        assert_eq!((&ended["endReason"], &ended["minutes"]), (&json!("max_minutes"), &json!(24)), "{ended}");
+        assert_eq!(check::run(app.app.store()).unwrap(), []);
+    }
+}

@@ -232,3 +232,26 @@ async fn failures_of_pages_are_pages_whatever_is_accepted() {
     let json = request("GET", "/nowhere", None, None, &[("accept", "application/json")]);
     assert_eq!(app.send(json).await.expect(404).header("content-type"), "application/problem+json");
 }
+
+#[tokio::test]
+async fn a_browser_gets_a_page_where_a_path_does_not_take_the_method_or_a_file_is_not_there() {
+    let app = TestApp::new();
+    app.user_with_password("a@example.org", "basic").await;
+    let session = format!("tallybox_session={}", app.log_in("a@example.org").await);
+    for (method, path, status, words) in [
+        ("DELETE", "/usage", 405, "This cannot be done here"),
+        ("GET", "/logout", 405, "This cannot be done here"),
+        ("GET", "/account/tokens", 405, "This cannot be done here"),
+        ("GET", "/assets/nothing.css", 404, "One mark is missing"),
+    ] {
+        let ask = async |accept: &str| {
+            app.call_with(method, path, None, None, &[("accept", accept), ("cookie", &session)]).await.expect(status)
+        };
+        let page = ask("text/html,*/*;q=0.8").await;
+        assert!(page.header("content-type").starts_with("text/html") && page.text.contains(words), "{}", page.text);
+        assert!(page.header("content-security-policy").starts_with("default-src 'none'"), "{path}");
+        assert!(page.text.contains("a@"), "in the frame of who is signed in: {}", page.text);
+        assert_eq!(page.header("allow").is_empty(), status == 404, "{path}");
+        assert_eq!(ask("*/*").await.header("content-type"), "application/problem+json", "{path}");
+    }
+}

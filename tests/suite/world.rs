@@ -68,6 +68,7 @@ pub(crate) const PAGES: &[Page] = &[
     page("admin_audit", "/admin/audit", Some(ADMIN), "Audit log", 200),
     page("admin_audit_none", "/admin/audit?q=nobody", Some(ADMIN), "Audit log", 200),
     page("admin_forbidden", "/admin", Some(CALM), "This page is not open to you", 403),
+    page("no_such_method", "/account/tokens", Some(CALM), "This cannot be done here", 405),
     page("not_found", "/nowhere", None, "One mark is missing", 404),
     page("not_understood", "/usage?days=8", Some(CALM), "That was not understood", 422),
 ];
@@ -124,7 +125,13 @@ impl World {
 
     /// With everybody.
     pub(crate) async fn lived_in() -> Self {
-        Self::of(TestApp::with_config("[dashboard]\nupgrade_url = '/account'")).await
+        // Nobody listens there: each call is an error of the upstream.
+        let gateway = "[[gateway.upstreams]]\nname = 'nobody'\nbase_url = 'http://127.0.0.1:9/v1'\nmodels = ['*']";
+        let world = Self::of(TestApp::with_config(&format!("[dashboard]\nupgrade_url = '/account'\n{gateway}"))).await;
+        let call = json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "Is anybody there?"}]});
+        world.app.call("POST", "/v1/chat/completions", Some(&world.users[CALM].token), Some(call)).await.expect(502);
+        world.app.pass().await;
+        world
     }
 
     /// With everybody, on an application of the caller's settings.
@@ -148,6 +155,14 @@ impl World {
         }
         let held = json!({"resourceType": "llm_tokens", "amount": 2_000});
         app.call("POST", "/usage/reservations", Some(&users[CLOSE].token), Some(held)).await.expect(201);
+        // One run that was stopped, one that goes on.
+        for name in ["inbox-sorter", "night-editor"] {
+            let run = app.call("POST", "/agents/runs", Some(&users[CALM].token), Some(json!({"name": name}))).await;
+            let stop = format!("/agents/runs/{}/stop", run.expect(201).json["id"].as_str().unwrap());
+            if name == "inbox-sorter" {
+                app.call("POST", &stop, Some(&users[CALM].token), Some(json!({}))).await.expect(200);
+            }
+        }
         let refused = json!({"resourceType": "llm_tokens", "amount": 1, "enforce": true});
         app.call("POST", "/usage/record", Some(&users[OVER].token), Some(refused)).await.expect(429);
         // The worker writes down what was refused.

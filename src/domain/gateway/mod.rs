@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod estimate;
+pub mod figures;
 pub mod request;
 pub mod route;
 pub mod usage;

@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod entries;
+mod upstreams;
 pub mod user;
 
 use maud::{Markup, html};
@@ -14,7 +15,7 @@ use super::part::{
 };
 use crate::domain::auth::{Role, User};
 use crate::domain::ledger::ResourceType;
-use crate::domain::overview::{RefusalCount, Sizes, UserTotal};
+use crate::domain::overview::{RefusalCount, Sizes, UpstreamFigures, UserTotal};
 use crate::domain::quota::{Limit, Standing, State, Tiers};
 use crate::domain::unit::{Timestamp, UserId, human_bytes, thousands};
 
@@ -92,7 +93,9 @@ pub struct AdminPage<'a> {
     pub top_users: &'a [UserTotal],
     /// Refused writes, newest hour first.
     pub refusals: &'a [RefusalCount],
-    /// Days that the last two look back.
+    /// How the upstreams of the gateway do.
+    pub upstreams: &'a [UpstreamFigures],
+    /// Days that the last three look back.
     pub days: i32,
     /// About the program.
     pub system: System<'a>,
@@ -112,6 +115,7 @@ pub fn overview(page: &AdminPage<'_>) -> Markup {
         (totals(&page.totals, page.system.sizes.memories))
         (users(page))
         (top_users(page))
+        (upstreams::section(page.upstreams, page.days))
         div.split { (refusals(page)) (system(&page.system, page.frame.now)) }
     };
     layout::inside("Admin", Some(Place::Admin), page.frame, &content)

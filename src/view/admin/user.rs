@@ -8,6 +8,7 @@ use crate::domain::Fault;
 use crate::domain::auth::{ApiToken, Role, User};
 use crate::domain::quota::{Standing, Tiers};
 use crate::domain::unit::UserId;
+use crate::view::agent::Runs;
 use crate::view::layout::{self, Frame, Place};
 use crate::view::part::{Field, copy, done, icon, instant, moment, pager, section_head, select, wrong};
 use crate::view::usage::gauge;
@@ -113,6 +114,8 @@ pub struct UserPage<'a> {
     pub tiers: &'a Tiers,
     /// How each resource stands.
     pub standings: &'a [Standing],
+    /// The agent runs.
+    pub runs: Runs<'a>,
     /// The API tokens.
     pub tokens: Tokens<'a>,
     /// The ledger's entries.
@@ -147,6 +150,7 @@ pub fn user(page: &UserPage<'_>) -> Markup {
         (settings(page))
         (access(page))
         (tokens(page))
+        (page.runs.section(page.frame.now))
         (entries::ledger(user.id, &page.ledger))
         (entries::correction(user.id, &page.correction, page.faults))
     };

@@ -2,6 +2,8 @@
 
 pub(super) mod user;
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -19,7 +21,8 @@ use super::state::{AppState, Known};
 use crate::domain::Result;
 use crate::domain::audit::{Act, ActFilter};
 use crate::domain::calendar::{Calendar, Day};
-use crate::domain::overview::UserTotal;
+use crate::domain::gateway::figures::{FaultKind, Histogram};
+use crate::domain::overview::{UpstreamFigures, UserTotal};
 use crate::domain::unit::{Timestamp, UserId};
 use crate::service::overview::Overview;
 use crate::service::{audit, overview};
@@ -144,6 +147,53 @@ struct RefusalAnswer {
 }
 
 #[derive(Serialize)]
+struct Percentiles {
+    p50: Option<u64>,
+    p99: Option<u64>,
+}
+
+impl Percentiles {
+    fn of(times: &Histogram) -> Self {
+        Self { p50: times.percentile(50), p99: times.percentile(99) }
+    }
+}
+
+#[derive(Serialize)]
+struct AttemptsAnswer {
+    calls: i64,
+    errors: i64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UpstreamAnswer {
+    name: String,
+    is_configured: bool,
+    calls: i64,
+    errors: i64,
+    errors_by_kind: BTreeMap<&'static str, i64>,
+    duration_ms: Percentiles,
+    first_token_ms: Percentiles,
+    today: AttemptsAnswer,
+}
+
+impl UpstreamAnswer {
+    fn of(upstream: &UpstreamFigures) -> Self {
+        let UpstreamFigures { name, is_configured, today, all } = upstream;
+        Self {
+            name: name.clone(),
+            is_configured: *is_configured,
+            calls: all.calls,
+            errors: all.errors(),
+            errors_by_kind: FaultKind::ALL.iter().map(|kind| kind.as_str()).zip(all.faults).collect(),
+            duration_ms: Percentiles::of(&all.durations),
+            first_token_ms: Percentiles::of(&all.first_tokens),
+            today: AttemptsAnswer { calls: today.calls, errors: today.errors() },
+        }
+    }
+}
+
+#[derive(Serialize)]
 struct UserCounts {
     total: i64,
     enabled: i64,
@@ -164,9 +214,10 @@ struct SizesAnswer {
 pub(super) struct OverviewAnswer {
     days: i32,
     users: UserCounts,
-    totals: std::collections::BTreeMap<&'static str, i64>,
+    totals: BTreeMap<&'static str, i64>,
     top_users: Vec<TotalAnswer>,
     recent_refusals: Vec<RefusalAnswer>,
+    upstreams: Vec<UpstreamAnswer>,
     sizes: SizesAnswer,
     version: &'static str,
     uptime_seconds: u64,
@@ -181,7 +232,9 @@ pub(super) async fn overview(
 ) -> Answer<Json<OverviewAnswer>> {
     let days = super::usage::parse_days(query)?;
     let policy = state.quota.clone();
-    let figures = state.read(&known, move |reader, _| overview::overview(reader, &policy, days)).await?;
+    let upstreams = state.upstreams.names();
+    let read = state.read(&known, move |reader, _| overview::overview(reader, &policy, days, &upstreams));
+    let figures = read.await?;
     Ok(Json(overview_answer(&state, days, figures)))
 }
 
@@ -200,6 +253,7 @@ fn overview_answer(state: &AppState, days: i32, figures: Overview) -> OverviewAn
         totals: figures.totals.into_iter().map(|(resource, amount)| (resource.as_str(), amount)).collect(),
         top_users: figures.top_users.into_iter().map(TotalAnswer::from).collect(),
         recent_refusals: refusals.collect(),
+        upstreams: figures.upstreams.iter().map(UpstreamAnswer::of).collect(),
         sizes: SizesAnswer {
             database_bytes: figures.sizes.database_bytes,
             wal_bytes: state.store.log_bytes(),

@@ -279,6 +279,7 @@ async fn read_all(mut opened: Opened, limit: usize) -> Result<Bytes, Fault> {
     let mut bytes = Vec::new();
     while let Some(chunk) = opened.chunk().await? {
         if bytes.len().saturating_add(chunk.len()) > limit {
+            opened.note_broken(&Fault::Broken);
             return Err(Fault::Broken);
         }
         bytes.extend_from_slice(&chunk);

@@ -63,6 +63,11 @@ impl Stream<'_> {
     /// that is wanted.
     pub(super) async fn run(mut self, mut opened: Opened, watch: &mut Watch) -> Option<String> {
         let end = self.pass(&mut opened, watch).await;
+        match end.outcome {
+            Outcome::Complete => opened.note_complete(),
+            Outcome::UpstreamBroke => opened.note_broken(&Fault::Broken),
+            _ => {}
+        }
         if end.outcome != Outcome::Complete {
             // The upstream shall not go on with what nobody hears.
             drop(opened);
@@ -135,7 +140,11 @@ impl Stream<'_> {
                 }
                 chunk = opened.chunk(), if self.waiting.is_empty() => {
                     taken = Instant::now();
-                    if let Some(end) = self.take(chunk) {
+                    let end = self.take(chunk);
+                    if self.dialect.has_said {
+                        opened.note_said();
+                    }
+                    if let Some(end) = end {
                         return end;
                     }
                 }

@@ -4,7 +4,8 @@ use axum::extract::State;
 use http::StatusCode;
 
 use super::{Visitor, page, who};
-use crate::service::ledger;
+use crate::service::{agent, ledger};
+use crate::view::agent::Runs;
 use crate::view::layout::Frame;
 use crate::view::usage::{RANGES, UsagePage, UsageRow};
 use crate::web::extract::Query;
@@ -24,9 +25,10 @@ pub(in crate::web) async fn usage(State(state): State<AppState>, Visitor(known):
     let days = fields.finish(|| Some(days.unwrap_or(DAYS_DEFAULT)))?;
     let policy = state.quota.clone();
     let read = state.read(&known, move |reader, caller| {
-        Ok((who(caller), ledger::report(reader, &policy, &caller.user, caller.tier(), days)?))
+        let report = ledger::report(reader, &policy, &caller.user, caller.tier(), days)?;
+        Ok((who(caller), report, agent::newest(reader, caller.user.key)?))
     });
-    let (visitor, report) = read.await?;
+    let (visitor, report, (newest, count)) = read.await?;
     let rows: Vec<UsageRow> = report
         .rows
         .into_iter()
@@ -39,6 +41,7 @@ pub(in crate::web) async fn usage(State(state): State<AppState>, Visitor(known):
         since: report.since,
         rows: &rows,
         models: &report.models,
+        runs: Runs { newest: &newest, count },
         upgrade_url: &state.config.upgrade_url,
         tiers: (tiers.limits(&visitor.tier), tiers.next_above(&visitor.tier)),
     };

@@ -2,6 +2,7 @@
 
 mod chat;
 mod fake;
+mod figures;
 mod others;
 mod race;
 mod recall;

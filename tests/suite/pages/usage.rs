@@ -1,8 +1,9 @@
 //! The page of one's usage.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{TestApp, cookie, page};
+use crate::suite::calls::id_of;
 
 async fn record(
     app: &TestApp,
@@ -137,4 +138,44 @@ async fn tokens_are_told_by_model_and_what_is_taken_back_is_less() {
     assert_eq!(figures("Total")[..4], ["3", "1,150", "200", "1,120"], "{table}");
     let found = tallybox::service::check::run(app.app.store()).unwrap();
     assert!(found.is_empty(), "{found:#?}");
+}
+
+#[tokio::test]
+async fn the_newest_runs_are_told_with_how_they_ended_to_their_user_and_to_an_admin() {
+    let app = TestApp::new();
+    let user = app.user_with_password("a@example.org", "pro").await;
+    let admin = app.admin("root@example.org").await;
+    let (own, admins) = (cookie(&app, "a@example.org").await, cookie(&app, &admin.email).await);
+    let as_admin = format!("/admin/users/{}", user.id);
+    for (path, cookie) in [("/usage", &own), (&as_admin, &admins)] {
+        let none = page(&app, path, cookie).await.expect(200).text;
+        assert!(!none.contains("Agent runs"), "{path}: {none}");
+    }
+    let start = async |body: Value| id_of(&app.tell(&user.token, "/agents/runs", body).await.expect(201));
+    for number in 0..9 {
+        start(json!({"name": format!("old {number}"), "maxMinutes": 1})).await;
+    }
+    start(json!({"name": "<b>silent</b>"})).await;
+    app.clock.advance_millis(5 * 60_000);
+    app.pass().await;
+    let stopped = start(json!({"name": "told to stop"})).await;
+    app.clock.advance_millis(61_000);
+    app.tell(&user.token, &format!("/agents/runs/{stopped}/stop"), json!({})).await.expect(200);
+    start(json!({})).await;
+    app.clock.advance_millis(1_000);
+    for (path, cookie) in [("/usage", &own), (&as_admin, &admins)] {
+        let text = page(&app, path, cookie).await.expect(200).text;
+        assert!(text.contains("The newest 10 of 12"), "{path}: {text}");
+        let table = between(&text, "h-runs\">Agent runs", "</table>");
+        let rows: Vec<_> = table.split("<tr").skip(2).collect();
+        assert_eq!(rows.len(), 10, "{path}: {table}");
+        for (row, words) in rows.iter().zip([
+            ["Unnamed", "Running", "10 Mar 2026, 12:06", ">1<span class=\"sub\">of 3 held"],
+            ["told to stop", ">Stopped<", "10 Mar 2026, 12:06", ">2</td>"],
+            ["&lt;b&gt;silent&lt;/b&gt;", "No heartbeat", "10 Mar 2026, 12:00", ">1</td>"],
+            ["old 8", "Its most minutes used", "10 Mar 2026, 12:00", ">1</td>"],
+        ]) {
+            assert!(words.iter().all(|word| row.contains(word)), "{path}: {words:?} in {row}");
+        }
+    }
 }

@@ -26,7 +26,7 @@ pub(in crate::web) use user::{
     change_user, confirm_erasure, correct_ledger, create_user, erase_user, new_user, reset_password, revoke_token, user,
 };
 
-/// Days that top users and refusals look back.
+/// Days that top users, upstreams and refusals look back.
 const DAYS: i32 = 30;
 /// Users of a page.
 const USERS: usize = 25;
@@ -74,7 +74,7 @@ pub(in crate::web) async fn overview(
     };
     let cursor = fields.peek("cursor");
     let (filter, paging) = take_filter(fields, USERS)?;
-    let policy = state.quota.clone();
+    let (policy, upstreams) = (state.quota.clone(), state.upstreams.names());
     let read = state.read(&known, move |reader, caller| {
         let page = account::list(reader, &filter, paging)?;
         let with_standings = |user: User| {
@@ -82,7 +82,7 @@ pub(in crate::web) async fn overview(
             Ok((user, standings))
         };
         let users: Vec<_> = page.items.into_iter().map(with_standings).collect::<Result<_>>()?;
-        let overview = figures::overview(reader, &policy, DAYS)?;
+        let overview = figures::overview(reader, &policy, DAYS, &upstreams)?;
         Ok((who(caller), reader.now(), users, page.next, figures::glance(reader, &policy)?, overview))
     });
     let (visitor, now, users, next, glance, overview) = read.await?;
@@ -104,6 +104,7 @@ pub(in crate::web) async fn overview(
         pages: &pages("/admin", &asked, ("cursor", &cursor), next.as_deref(), "#h-users"),
         top_users: &overview.top_users,
         refusals: &overview.refusals,
+        upstreams: &overview.upstreams,
         days: DAYS,
         system: System {
             version: crate::VERSION,

@@ -9,17 +9,20 @@ use serde_json::json;
 
 use super::{Pages, WORD, pages, standings};
 use crate::clock::new_request_id;
+use crate::domain::agent::Run;
 use crate::domain::auth::{ApiToken, User, email_key};
 use crate::domain::ledger::{Entry, ResourceType};
 use crate::domain::page::Paging;
 use crate::domain::quota::Standing;
 use crate::domain::unit::{Timestamp, UserId};
 use crate::domain::{Error, Fault, Result};
+use crate::service::agent;
 use crate::service::auth::{account, token};
 use crate::service::idempotency::Key;
 use crate::service::ledger::{self, Fact, Listing};
 use crate::view::admin::entries::{Correction, Ledger};
 use crate::view::admin::user::{self as view, ErasePage, LinkPage, NewUserPage, Tokens, UserPage};
+use crate::view::agent::Runs;
 use crate::view::layout::{Frame, Who};
 use crate::web::admin::user::{
     Wanted, alter, book, erase, make, parse_id, reset, revoke, take_changes, take_correction, take_password,
@@ -159,6 +162,7 @@ struct Found {
     is_own: bool,
     user: User,
     standings: Vec<Standing>,
+    runs: (Vec<Run>, i64),
     tokens: (Vec<ApiToken>, Pages),
     ledger: (Vec<Entry>, Pages),
 }
@@ -172,18 +176,19 @@ async fn find(state: &AppState, known: &Known, id: UserId, asked: &Asked) -> Res
     let read = state.read(known, move |reader, caller| {
         let user = account::load(reader, id)?;
         let standings = standings(reader, &policy, user.holder())?;
+        let runs = agent::newest(reader, user.key)?;
         let tokens = token::list(reader, user.key, false, paging)?;
         let entries = ledger::list_entries(reader, &policy, user.key, &listing)?;
-        Ok((who(caller), reader.now(), caller.user.key == user.key, user, standings, tokens, entries))
+        Ok((who(caller), reader.now(), caller.user.key == user.key, user, (standings, runs), tokens, entries))
     });
-    let (who, now, is_own, user, standings, tokens, entries) = read.await?;
+    let (who, now, is_own, user, (standings, runs), tokens, entries) = read.await?;
     let path = format!("/admin/users/{id}");
     let resource = [("resource", asked.resource.map_or("", ResourceType::as_str))];
     let token_pages = pages(&path, &[], ("tokens", &asked.tokens), tokens.next.as_deref(), "#h-tokens");
     let next = entries.next_cursor.as_deref();
     let entry_pages = pages(&path, &resource, ("cursor", &asked.cursor), next, "#h-ledger");
     let (tokens, ledger) = ((tokens.items, token_pages), (entries.entries, entry_pages));
-    Ok(Found { who, now, is_own, user, standings, tokens, ledger })
+    Ok(Found { who, now, is_own, user, standings, runs, tokens, ledger })
 }
 
 /// The page of a user with the part `asked` for of its lists, what was `done`, and a form that was filled in wrongly.
@@ -202,6 +207,7 @@ fn user_page(
         is_own: found.is_own,
         tiers: &state.quota.tiers,
         standings: &found.standings,
+        runs: Runs { newest: &found.runs.0, count: found.runs.1 },
         tokens: Tokens { items: &found.tokens.0, pages: &found.tokens.1 },
         ledger: Ledger { entries: &found.ledger.0, resource: asked.resource, pages: &found.ledger.1 },
         correction: Correction {
