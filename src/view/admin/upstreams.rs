@@ -62,11 +62,12 @@ fn kinds(figures: &Figures) -> String {
 
 /// Half and 99 % of the times.
 fn times(label: &str, times: &Histogram) -> Markup {
+    let found = times.percentile(50).zip(times.percentile(99));
     html! {
-        td.num role="cell" data-label=(label) {
-            @match times.percentile(50).zip(times.percentile(99)) {
-                None => { span.nil { "–" } }
-                Some((half, most)) => { (millis(half)) span.sub { "99 % within " (millis(most)) } }
+        td.num.nil[found.is_none()] role="cell" data-label=(label) {
+            @match found {
+                None => { "–" }
+                Some((half, most)) => { (millis(half)) span.sub.nowrap { "99 % within " (millis(most)) } }
             }
         }
     }
