@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::gateway::calls::Calls;
+use super::memory::imports::Imports;
 use crate::adapter::embedder::EmbedderPool;
 use crate::adapter::upstream::Upstreams;
 use crate::config::Config;
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) embedder: EmbedderPool,
     pub(crate) upstreams: Upstreams,
     pub(crate) calls: Calls,
+    pub(super) imports: Imports,
     pub(crate) noted: Noted,
     pub(crate) started_at: Timestamp,
     pub(crate) passwords: Passwords,
@@ -163,6 +165,7 @@ impl AppState {
             embedder,
             upstreams,
             calls: Calls::default(),
+            imports: Imports::default(),
             noted: Noted::default(),
             passwords,
             attempts: Attempts::default(),

@@ -18,5 +18,6 @@ mod queue;
 mod race;
 mod snapshot;
 mod support;
+mod transfer;
 mod usage;
 mod world;

@@ -95,6 +95,11 @@ impl EmbedderPool {
         Ok(Self { shared, threads })
     }
 
+    /// The name of the model.
+    pub fn model(&self) -> &str {
+        self.shared.embedder.model()
+    }
+
     /// The windows of a text.
     ///
     /// # Errors
