@@ -248,6 +248,7 @@ CREATE TABLE upstream_days (
 ) STRICT, WITHOUT ROWID;
 
 -- tier: 0 short-term, 1 intermediate-term, 2 long-term. `tags` and `metadata` are compact JSON, null when empty.
+-- source: what an imported memory is known again by, 16 bytes of a SHA-256.
 -- Never reused ids, since vectors and full-text rows are tied to them.
 CREATE TABLE memories (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -264,12 +265,15 @@ CREATE TABLE memories (
     expires_at   INTEGER,
     size_bytes   INTEGER NOT NULL CHECK (size_bytes > 0),
     text_bytes   INTEGER NOT NULL,
-    content_hash INTEGER NOT NULL
+    content_hash INTEGER NOT NULL,
+    source       BLOB    CHECK (length(source) = 16)
 ) STRICT;
 -- lists a user's memories, newest first; a search of one user learns from it alone what lives and how long the texts are
 CREATE INDEX memories_user ON memories (user_id, id, expires_at, text_bytes);
 -- a duplicate: the same normalised text of the same user
 CREATE INDEX memories_content ON memories (user_id, content_hash);
+-- what has been imported already, so that the same import adds nothing twice
+CREATE UNIQUE INDEX memories_source ON memories (user_id, source) WHERE source IS NOT NULL;
 -- what was said before and after
 CREATE INDEX memories_session ON memories (user_id, session, timestamp) WHERE session IS NOT NULL;
 -- sums what has expired without touching the rows

@@ -1,9 +1,12 @@
 //! The commands.
 
 mod backup;
+mod bar;
 mod check;
 mod demo;
+mod export;
 mod healthcheck;
+mod import;
 mod logging;
 pub(crate) mod output;
 mod reembed;
@@ -66,6 +69,12 @@ enum Command {
     /// Create, list and revoke API tokens, also beside a running server
     #[command(subcommand)]
     Token(token::Command),
+    /// Write down what users have, also beside a running server
+    #[command(subcommand)]
+    Export(export::Command),
+    /// Take in what users have elsewhere, also beside a running server
+    #[command(subcommand)]
+    Import(import::Command),
     /// Print the settings that hold, with secrets masked
     Config(Listen),
     /// Prove that totals are the sums of their entries and nothing is orphaned: exit 1 and the differences where not
@@ -102,6 +111,8 @@ impl Arguments {
             Command::Demo(listen) => demo::run(listen.listen)?,
             Command::User(command) => command.run(&self.place)?,
             Command::Token(command) => command.run(&self.place)?,
+            Command::Export(command) => command.run(&self.place)?,
+            Command::Import(command) => return command.run(&self.place),
             Command::Config(listen) => {
                 let mut config = self.place.load()?;
                 if let Some(listen) = listen.listen {

@@ -1,17 +1,12 @@
 //! `tallybox reembed`.
 
-use std::io::{IsTerminal, Write, stderr};
-
 use anyhow::{Context, bail};
 use tallybox::adapter::embedder;
 use tallybox::service::memory::{Progress, reembed};
 use tallybox::service::quota::Policy;
 use tallybox::store::DirectoryLock;
 
-use super::{Place, output};
-
-/// Characters of the bar.
-const BAR: u64 = 40;
+use super::{Place, bar, output};
 
 /// Makes all embeddings anew with the configured model. Goes on where an interrupted run ended.
 pub(super) fn run(place: &Place) -> anyhow::Result<()> {
@@ -29,23 +24,18 @@ pub(super) fn run(place: &Place) -> anyhow::Result<()> {
     let embed = |text: &str| Ok(model.embed(&model.windows(text))?);
     reembed(&opened.store, &policy, model.model(), embed, show)
         .context("what was done is kept; the same command goes on")?;
-    if stderr().is_terminal() {
-        output::note("");
-    }
+    bar::end();
     output::result(format_args!("every embedding is by {}", model.model()))?;
     Ok(())
 }
 
-/// A bar that is drawn over itself on a terminal.
+/// A bar on a terminal, else a line.
 fn show(progress: Progress) {
     let Progress { done, left } = progress;
-    let total = (done + left).max(1);
-    if stderr().is_terminal() {
-        let filled = BAR * done / total;
-        let bar: String = (0..BAR).map(|place| if place < filled { '#' } else { '.' }).collect();
-        // A bar that cannot be drawn is no failure.
-        let _ = write!(stderr().lock(), "\r[{bar}] {done} of {total}");
+    let said = format!("{done} of {}", done + left);
+    if bar::is_seen() {
+        bar::show(done, Some(done + left), said);
     } else {
-        output::note(format_args!("{done} of {total}"));
+        output::note(said);
     }
 }

@@ -128,6 +128,8 @@ pub struct Memory {
     pub ltm_ttl_ms: Option<i64>,
     /// What happens to a repetition.
     pub on_duplicate: OnDuplicate,
+    /// Largest body of an import, in bytes.
+    pub import_bytes_max: usize,
 }
 
 /// `[embedding]`
@@ -390,6 +392,7 @@ fn memory(values: &Values<'_>) -> Memory {
         itm_ttl_ms: values.time_or_never("itm_ttl"),
         ltm_ttl_ms: values.time_or_never("ltm_ttl"),
         on_duplicate: values.name("on_duplicate", &choices).unwrap_or(OnDuplicate::Store),
+        import_bytes_max: values.integer("import_bytes_max", 1_024..=1_073_741_824),
     }
 }
 

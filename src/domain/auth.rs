@@ -254,6 +254,12 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Whoever runs the box, for one of its users: by the command line.
+    pub fn of_operator(user: User) -> Self {
+        let scopes = scopes_of_proxy();
+        Self { user, credential: Credential::Proxy, scopes, acting: None, trusted: true, tier_override: None }
+    }
+
     /// The tier whose limits hold for this request.
     pub fn tier(&self) -> &str {
         self.tier_override.as_deref().unwrap_or(&self.user.tier)

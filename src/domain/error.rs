@@ -58,9 +58,9 @@ pub enum Error {
     /// The body has a media type or an encoding that is not taken.
     #[error("{0}")]
     UnsupportedMediaType(String),
-    /// The body passes the named limit, in bytes.
-    #[error("the body is larger than {0} bytes (server.body_bytes_max)")]
-    TooLarge(u64),
+    /// The body passes a limit, in bytes, that a setting gives.
+    #[error("the body is larger than {0} bytes ({1})")]
+    TooLarge(u64, &'static str),
     /// Fields that are unknown, of the wrong type or out of bounds: every fault at once.
     #[error("{}", summary(.0))]
     Invalid(Vec<Fault>),

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod auth;
 pub mod calendar;
 pub mod error;
+pub(crate) mod field;
 pub mod gateway;
 pub mod ledger;
 pub mod memory;

@@ -174,6 +174,29 @@ async fn read_json(request: Request, state: &AppState) -> Result<bytes::Bytes> {
     read_body(request, state.config.server.body_bytes_max).await
 }
 
+/// How a body of many records is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Records {
+    /// One JSON value.
+    Json,
+    /// A JSON value a line.
+    Lines,
+}
+
+impl Records {
+    /// By the media type.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self> {
+        refuse_encoded(headers)?;
+        match essence(headers).as_deref() {
+            Some("application/x-ndjson" | "application/jsonl") => Ok(Self::Lines),
+            _ if is_json(headers) => Ok(Self::Json),
+            _ => Err(Error::UnsupportedMediaType(
+                "the body must be application/json, application/x-ndjson or application/jsonl".to_owned(),
+            )),
+        }
+    }
+}
+
 /// Refuses a compressed body.
 pub(super) fn refuse_encoded(headers: &HeaderMap) -> Result<()> {
     let encoding = headers.get(CONTENT_ENCODING);
@@ -184,20 +207,31 @@ pub(super) fn refuse_encoded(headers: &HeaderMap) -> Result<()> {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let Some(media) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
-    let essence = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+    essence(headers).is_some_and(|essence| {
+        essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+    })
 }
 
-/// Reads a body of at most `limit` bytes.
+/// The media type without its parameters.
+fn essence(headers: &HeaderMap) -> Option<String> {
+    let media = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    Some(media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
+/// Reads a body of at most `server.body_bytes_max` bytes.
 pub(super) async fn read_body(request: Request, limit: usize) -> Result<bytes::Bytes> {
+    read_body_within(request, limit, "server.body_bytes_max").await
+}
+
+/// Reads a body of at most `limit` bytes, which `setting` gives.
+pub(super) async fn read_body_within(request: Request, limit: usize, setting: &'static str) -> Result<bytes::Bytes> {
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if declared.is_some_and(|length: u64| length > limit as u64) {
-        return Err(Error::TooLarge(limit as u64));
+        return Err(Error::TooLarge(limit as u64, setting));
     }
     match Limited::new(request.into_body(), limit).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Error::TooLarge(limit as u64)),
+        Err(error) if error.is::<LengthLimitError>() => Err(Error::TooLarge(limit as u64, setting)),
         Err(error) => Err(Error::Malformed(format!("the body could not be read: {error}"))),
     }
 }

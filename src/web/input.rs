@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value};
 
 use crate::domain::auth::parse_email;
+pub(super) use crate::domain::field::{Why, instant, list, object, text, text_of_bytes};
 use crate::domain::ledger::{METADATA_BYTES_MAX, METADATA_DEPTH_MAX, ResourceType};
-use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Fault, Result};
 
 /// The fields of an object that has not been read yet. What is left at the end is unknown, which is a fault too.
@@ -15,9 +15,6 @@ pub(super) struct Fields {
     prefix: String,
     faults: Vec<Fault>,
 }
-
-/// Why a value is refused, naming the bound.
-pub(super) type Why = String;
 
 impl Fields {
     /// Of a JSON body.
@@ -187,36 +184,10 @@ pub(super) fn flag_text(value: Value) -> Result<bool, Why> {
     }
 }
 
-/// A text of a number of characters, without NUL.
-pub(super) fn text(bounds: RangeInclusive<usize>) -> impl Fn(Value) -> Result<String, Why> {
-    move |value| match value {
-        Value::String(text) if text.contains('\0') => Err("must not contain NUL".to_owned()),
-        Value::String(text) if bounds.contains(&text.chars().count()) => Ok(text),
-        _ => Err(format!("must be a text of {} to {} characters", bounds.start(), bounds.end())),
-    }
-}
-
-/// A text of a number of bytes of UTF-8, without NUL.
-pub(super) fn text_of_bytes(bounds: RangeInclusive<usize>) -> impl Fn(Value) -> Result<String, Why> {
-    move |value| match value {
-        Value::String(text) if text.contains('\0') => Err("must not contain NUL".to_owned()),
-        Value::String(text) if bounds.contains(&text.len()) => Ok(text),
-        _ => Err(format!("must be a text of {} to {} bytes of UTF-8", bounds.start(), bounds.end())),
-    }
-}
-
 /// An e-mail address.
 pub(super) fn email(value: Value) -> Result<String, Why> {
     let text = value.as_str().unwrap_or_default();
     parse_email(text, "").map_err(|_| "must be an e-mail address of at most 254 characters".to_owned())
-}
-
-/// A list of a number of elements.
-pub(super) fn list(bounds: RangeInclusive<usize>) -> impl Fn(Value) -> Result<Vec<Value>, Why> {
-    move |value| match value {
-        Value::Array(items) if bounds.contains(&items.len()) => Ok(items),
-        _ => Err(format!("must be a list of {} to {} elements", bounds.start(), bounds.end())),
-    }
 }
 
 /// One of the resources.
@@ -227,54 +198,9 @@ pub(super) fn resource(value: Value) -> Result<ResourceType, Why> {
     })
 }
 
-/// An instant in RFC 3339.
-pub(super) fn instant(value: Value) -> Result<Timestamp, Why> {
-    value
-        .as_str()
-        .and_then(Timestamp::parse_rfc3339)
-        .ok_or_else(|| "must be a time in RFC 3339, such as 2025-11-09T21:00:00Z".to_owned())
-}
-
-/// An object of bounded size (compact JSON) and depth, without NUL.
-pub(super) fn object(bytes: usize, depth: usize) -> impl Fn(Value) -> Result<Value, Why> {
-    move |value| {
-        if !value.is_object() {
-            return Err("must be an object".to_owned());
-        }
-        if depth_of(&value) > depth {
-            return Err(format!("must not nest deeper than {depth}"));
-        }
-        if has_nul(&value) {
-            return Err("must not contain NUL".to_owned());
-        }
-        if value.to_string().len() > bytes {
-            return Err(format!("must be at most {bytes} bytes of JSON"));
-        }
-        Ok(value)
-    }
-}
-
 /// Metadata of entries, settlements and runs.
 pub(super) fn metadata(value: Value) -> Result<Value, Why> {
     object(METADATA_BYTES_MAX, METADATA_DEPTH_MAX)(value)
-}
-
-/// Nesting: 1 for an object of plain values.
-fn depth_of(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth_of).max().unwrap_or(0),
-        Value::Object(map) => 1 + map.values().map(depth_of).max().unwrap_or(0),
-        _ => 0,
-    }
-}
-
-fn has_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(has_nul),
-        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
-        _ => false,
-    }
 }
 
 #[cfg(test)]

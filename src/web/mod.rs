@@ -220,6 +220,8 @@ fn memory_routes() -> Vec<Route> {
         post("/memory/store", write, memory::store),
         post("/memory/store/batch", write, memory::store_batch),
         post("/memory/search", read, memory::search),
+        get("/memory/export", read, memory::export),
+        post("/memory/import", write, memory::import),
         get("/memory", read, memory::list),
         delete("/memory", write, memory::delete_many),
         get("/memory/usage", usage, memory::usage),

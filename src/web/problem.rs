@@ -63,7 +63,7 @@ impl Problem {
             Error::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed_json"),
             Error::Refused { code, .. } => (StatusCode::BAD_REQUEST, *code),
             Error::UnsupportedMediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
-            Error::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Error::TooLarge(..) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Error::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
             Error::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
             Error::Gone(_) => (StatusCode::GONE, "erased"),

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::gateway::calls::Calls;
+use super::memory::imports::Imports;
 use super::metrics::Meters;
 use crate::adapter::embedder::EmbedderPool;
 use crate::adapter::upstream::Upstreams;
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) embedder: EmbedderPool,
     pub(crate) upstreams: Upstreams,
     pub(crate) calls: Calls,
+    pub(super) imports: Imports,
     pub(crate) noted: Noted,
     pub(crate) meters: Meters,
     pub(crate) started_at: Timestamp,
@@ -166,6 +168,7 @@ impl AppState {
             embedder,
             upstreams,
             calls: Calls::default(),
+            imports: Imports::default(),
             noted: Noted::default(),
             meters,
             passwords,

@@ -20,5 +20,6 @@ mod queue;
 mod race;
 mod snapshot;
 mod support;
+mod transfer;
 mod usage;
 mod world;

@@ -2,6 +2,7 @@
 
 mod builtin;
 mod pool;
+mod prepare;
 mod remote;
 mod tokenizer;
 mod windows;

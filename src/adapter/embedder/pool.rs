@@ -114,6 +114,11 @@ impl EmbedderPool {
         lock(&self.shared.queue).waiting
     }
 
+    /// The name of the model.
+    pub fn model(&self) -> &str {
+        self.shared.embedder.model()
+    }
+
     /// The windows of a text.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 //! Memories: what is remembered, how large it is, what it asks of a quota, and how well it answers a search.
 
 mod embedding;
+pub(crate) mod field;
 mod score;
+pub mod transfer;
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -12,6 +14,7 @@ pub use score::{Corpus, HYBRID_SEMANTIC_WEIGHT, Parts, beside, bm25, dot_of_byte
 
 use super::unit::{MemoryId, Timestamp};
 use super::words::index_words;
+use transfer::Source;
 
 /// Numbers of an embedding.
 pub const EMBEDDING_DIMENSIONS: usize = 384;
@@ -111,12 +114,16 @@ pub struct NewMemory {
     pub embeddings: Vec<Embedding>,
     /// What it is found by; made beforehand, so that no write waits for it.
     pub words: Vec<String>,
+    /// What it was imported from.
+    pub source: Option<Source>,
+    /// When it ends at the latest, where it brings that with it.
+    pub expires_at: Option<Timestamp>,
 }
 
 impl NewMemory {
     /// With the words of its text.
     pub fn new(content: Content, embeddings: Vec<Embedding>) -> Self {
-        Self { words: index_words(&content.text), content, embeddings }
+        Self { words: index_words(&content.text), content, embeddings, source: None, expires_at: None }
     }
 }
 

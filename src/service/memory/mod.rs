@@ -3,6 +3,7 @@
 mod expiry;
 mod reembed;
 mod search;
+mod transfer;
 mod write;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 pub use expiry::{book_due, book_ends, is_due, purge};
 pub use reembed::{Progress, adopt_model, reembed};
 pub use search::{Search, search, similar, similar_to};
+pub use transfer::{Page, Ready, Written, keep, missing, page};
 pub use write::{DeletedSlice, Stored, delete, delete_slice, has_room, patch, require_room, sizes, store};
 
 use super::quota::{self, Policy as QuotaPolicy};
@@ -19,7 +21,7 @@ use crate::config;
 use crate::domain::auth::{Caller, UserKey};
 use crate::domain::ledger::{NewEntry, ResourceType, Source};
 use crate::domain::memory::{Filter, Memory, MemoryTier, OnDuplicate};
-use crate::domain::quota::Standing;
+use crate::domain::quota::{Limit, Limits, Standing, Tiers};
 use crate::domain::unit::{MemoryId, Timestamp};
 use crate::domain::{Error, Result};
 use crate::store::memory::{self as store_of, Held};
@@ -47,6 +49,16 @@ impl Policy {
             ttl_ms: [config.stm_ttl_ms, config.itm_ttl_ms, config.ltm_ttl_ms],
             on_duplicate: config.on_duplicate,
         }
+    }
+
+    /// The same for a user of `tier` whom nothing is refused for its size.
+    #[must_use]
+    pub fn without_limits(&self, tier: &str) -> Self {
+        let nothing = Limit::Unlimited;
+        let limits = Limits { llm_tokens_day: nothing, memory_storage_bytes: nothing, agent_minutes_month: nothing };
+        let tiers = Tiers([(tier.to_owned(), limits)].into());
+        let quota = QuotaPolicy { tiers, calendar: self.quota.calendar };
+        Self { quota: Arc::new(quota), stm_bytes_max: i64::MAX, ..self.clone() }
     }
 
     const fn ttl_ms(&self, tier: MemoryTier) -> Option<i64> {
@@ -93,7 +105,9 @@ pub fn list_newer(
     after: MemoryId,
     limit: usize,
 ) -> Result<Vec<Memory>> {
-    store_of::list_newer(reader, caller.user.key, filter, after, limit)
+    let mut memories = store_of::list_after(reader, caller.user.key, filter, Some(after), limit)?;
+    memories.reverse();
+    Ok(memories)
 }
 
 /// Up to `limit` types that the caller's newest memories have, the most used first.
@@ -186,12 +200,19 @@ fn held_by(memory: &Memory) -> Held {
     Held { memories: 1, size_bytes: memory.size_bytes, text_bytes }
 }
 
-/// When a memory of `tier` that begins now ends: never at an instant whose ends are already booked, else it would leave the
-/// reads without leaving the books.
-fn end_of(reader: &Reader<'_>, policy: &Policy, user: UserKey, tier: MemoryTier) -> Result<Option<Timestamp>> {
-    let Some(ttl_ms) = policy.ttl_ms(tier) else { return Ok(None) };
+/// When a memory of `tier` that begins now ends, `latest` where that is sooner: never at an instant whose ends are already
+/// booked, else it would leave the reads without leaving the books.
+fn end_of(
+    reader: &Reader<'_>,
+    policy: &Policy,
+    user: UserKey,
+    tier: MemoryTier,
+    latest: Option<Timestamp>,
+) -> Result<Option<Timestamp>> {
+    let by_tier = policy.ttl_ms(tier).map(|ttl_ms| reader.now().plus_millis(ttl_ms));
+    let Some(end) = by_tier.into_iter().chain(latest).min() else { return Ok(None) };
     let booked_until = store_of::booked_until(reader, user)?;
-    Ok(Some(reader.now().plus_millis(ttl_ms).max(booked_until.plus_millis(1))))
+    Ok(Some(end.max(booked_until.plus_millis(1))))
 }
 
 /// The refusal to do what is not there for want of an embedder.

@@ -11,7 +11,7 @@ use crate::store::memory as store_of;
 use crate::store::{Reader, Store, Writer};
 
 /// The setting that names the model of all vectors.
-const MODEL: &str = "embedding_model";
+pub(super) const MODEL: &str = "embedding_model";
 /// The setting that names the model that vectors are being made anew with.
 const NEXT_MODEL: &str = "reembed_model";
 /// The setting that says up to which memory they have been.

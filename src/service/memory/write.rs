@@ -143,7 +143,8 @@ pub fn store(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, new: New
     let size_bytes = stored_bytes(&new.content, new.embeddings.len());
     let tier = new.content.tier;
     require(writer, policy, caller, Demand::of(None, (tier, size_bytes)))?;
-    let expires_at = end_of(writer, policy, user, tier)?;
+    let given = new.expires_at;
+    let expires_at = end_of(writer, policy, user, tier, given)?;
     let memory = store_of::insert(writer, user, new, size_bytes, expires_at)?;
     store_of::add_held(writer, user, tier, held_by(&memory))?;
     book(writer, &policy.quota, user, size_bytes, act_on(&memory, "store"))?;
@@ -193,7 +194,7 @@ pub fn patch(
     let embeddings = embeddings.filter(|_| changes_text);
     let changes_tier = content.tier != memory.content.tier;
     let expires_at =
-        if changes_tier { end_of(writer, policy, caller.user.key, content.tier)? } else { memory.expires_at };
+        if changes_tier { end_of(writer, policy, caller.user.key, content.tier, None)? } else { memory.expires_at };
     replace(writer, policy, caller, &memory, content, embeddings.as_deref(), |memory| memory.expires_at = expires_at)
 }
 

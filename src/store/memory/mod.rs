@@ -11,6 +11,7 @@ use memory_columns;
 
 mod index;
 mod search;
+mod source;
 mod totals;
 
 use rusqlite::{CachedStatement, OptionalExtension, Row, params};
@@ -32,6 +33,7 @@ pub(crate) use index::{
     write_words,
 };
 pub(crate) use search::{Candidate, candidates, cosines, keyword_scores, session_pairs};
+pub(crate) use source::{has_source, note_source, release_source};
 pub(crate) use totals::{
     Held, add_held, book_ends, booked_until, due_users, ended, has_ended, held, held_of_tier, purge_ended,
 };
@@ -99,7 +101,8 @@ pub(crate) fn insert(
     let content = new.content;
     let row = writer.insert(
         "INSERT INTO memories (user_id, tier, type, text, tags, metadata, session, timestamp, created_at, expires_at, \
-         size_bytes, text_bytes, content_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+         size_bytes, text_bytes, content_hash, source) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         params![
             user.0,
             code_of(content.tier),
@@ -114,6 +117,7 @@ pub(crate) fn insert(
             size_bytes,
             text_bytes(&content),
             content_hash(&content.text),
+            new.source.map(|source| source.0),
         ],
     )?;
     let key = MemoryKey(row);
@@ -268,15 +272,15 @@ pub(crate) fn list(
     walk(reader.prepare(sql)?, reader, user, filter, before, limit)
 }
 
-/// The page that lies just before the memory `after`: the oldest of those stored later, newest first.
+/// A page of a user's living memories that pass `filter`, oldest first, of those stored after the memory `after`.
 ///
 /// # Errors
 /// `Invalid` for an `after` that is no memory's id.
-pub(crate) fn list_newer(
+pub(crate) fn list_after(
     reader: &Reader<'_>,
     user: UserKey,
     filter: &Filter,
-    after: MemoryId,
+    after: Option<MemoryId>,
     limit: usize,
 ) -> Result<Vec<Memory>> {
     let sql = concat!(
@@ -286,9 +290,8 @@ pub(crate) fn list_newer(
         search::filter_columns!(),
         " AND id > ?10 ORDER BY id"
     );
-    let mut memories = walk(reader.prepare(sql)?, reader, user, filter, row_of(after)?, limit)?;
-    memories.reverse();
-    Ok(memories)
+    let after = after.map_or(Ok(0), row_of)?;
+    walk(reader.prepare(sql)?, reader, user, filter, after, limit)
 }
 
 fn row_of(id: MemoryId) -> Result<i64> {

@@ -27,7 +27,7 @@ impl Calls {
     }
 
     /// Becomes true when calls shall end.
-    pub(super) fn stopping(&self) -> watch::Receiver<bool> {
+    pub(in crate::web) fn stopping(&self) -> watch::Receiver<bool> {
         self.stop.subscribe()
     }
 

@@ -1,12 +1,17 @@
 //! Memories over HTTP.
 
 mod answer;
+mod export;
+mod import;
+pub(super) mod imports;
 pub(super) mod parse;
 mod write;
 
 use axum::Json;
 use axum::extract::State;
 
+pub(super) use export::export;
+pub(super) use import::import;
 pub(super) use write::{change, delete, delete_many, keep_exchange, patch, store, store_batch};
 
 use super::answer::next_cursor;

@@ -1,13 +1,14 @@
 //! What requests about memories may say, and its bounds.
 #![expect(clippy::needless_pass_by_value, reason = "a field's parser takes the value, whatever becomes of it")]
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::config;
-use crate::domain::ledger::{AHEAD_MS_MAX, METADATA_DEPTH_MAX};
+use crate::domain::memory::field::{embedding, happened, metadata};
+pub(in crate::web) use crate::domain::memory::field::{kind, session, tags, tier};
+use crate::domain::memory::transfer::Format;
 use crate::domain::memory::{
-    BATCH_MAX, CONTEXT_MAX, Content, Embedding, Filter, METADATA_BYTES_MAX, MemoryTier, Mode, Patch, QUERY_BYTES_MAX,
-    SESSION_CHARACTERS_MAX, TAG_CHARACTERS_MAX, TAGS_MAX, TYPE_CHARACTERS_MAX, unique,
+    BATCH_MAX, CONTEXT_MAX, Content, Embedding, Filter, MemoryTier, Mode, Patch, QUERY_BYTES_MAX, TAG_CHARACTERS_MAX,
 };
 use crate::domain::unit::{MemoryId, Timestamp};
 use crate::domain::{Error, Result};
@@ -24,54 +25,6 @@ pub(super) struct Described {
     pub(super) content: Content,
     /// The embedding that was given with it.
     pub(super) embedding: Option<Embedding>,
-}
-
-pub(in crate::web) fn tier(value: Value) -> Result<MemoryTier, Why> {
-    let names = MemoryTier::ALL.map(MemoryTier::as_str);
-    value.as_str().and_then(MemoryTier::parse).ok_or_else(|| format!("must be one of {}", names.join(", ")))
-}
-
-pub(in crate::web) fn kind(value: Value) -> Result<String, Why> {
-    input::text(1..=TYPE_CHARACTERS_MAX)(value)
-}
-
-pub(in crate::web) fn session(value: Value) -> Result<String, Why> {
-    input::text(1..=SESSION_CHARACTERS_MAX)(value)
-}
-
-pub(in crate::web) fn tags(value: Value) -> Result<Vec<String>, Why> {
-    let why =
-        || format!("must be a list of at most {TAGS_MAX} texts of 1 to {TAG_CHARACTERS_MAX} characters without NUL");
-    let Value::Array(items) = value else { return Err(why()) };
-    let parsed: Result<Vec<String>, Why> = items.into_iter().map(input::text(1..=TAG_CHARACTERS_MAX)).collect();
-    let tags = unique(parsed.map_err(|_| why())?);
-    if tags.len() <= TAGS_MAX { Ok(tags) } else { Err(why()) }
-}
-
-fn metadata(value: Value) -> Result<Map<String, Value>, Why> {
-    match input::object(METADATA_BYTES_MAX, METADATA_DEPTH_MAX)(value)? {
-        Value::Object(map) => Ok(map),
-        _ => Err("must be an object".to_owned()),
-    }
-}
-
-/// When something happened: any past, at most 5 minutes ahead.
-fn happened(now: Timestamp) -> impl Fn(Value) -> Result<Timestamp, Why> {
-    move |value| {
-        let at = input::instant(value)?;
-        if at <= now.plus_millis(AHEAD_MS_MAX) { Ok(at) } else { Err("must lie at most 5 minutes ahead".to_owned()) }
-    }
-}
-
-fn embedding(value: Value) -> Result<Embedding, Why> {
-    let Value::Array(items) = value else { return Err("must be a list of numbers".to_owned()) };
-    let mut numbers = Vec::with_capacity(items.len());
-    for (position, item) in items.iter().enumerate() {
-        let number = item.as_f64().ok_or_else(|| format!("element {position} is not a number"))?;
-        #[expect(clippy::cast_possible_truncation, reason = "what does not fit becomes infinite, which is refused")]
-        numbers.push(number as f32);
-    }
-    Embedding::normalised(&numbers).map_err(|fault| fault.to_string())
 }
 
 fn share(value: Value) -> Result<f64, Why> {
@@ -207,6 +160,25 @@ pub(super) fn list(query: Query) -> Result<Listing> {
     });
     let limit = page_limit(&mut fields);
     fields.finish(|| Some(Listing { filter, before, limit }))
+}
+
+/// The query of an export, and whether embeddings are wanted.
+pub(super) fn export(query: Query) -> Result<(Filter, bool)> {
+    let mut fields = query.0;
+    let filter = filter(&mut fields);
+    let embeddings = fields.optional("embeddings", input::flag_text).unwrap_or(false);
+    fields.finish(|| Some((filter, embeddings)))
+}
+
+/// The query of an import: the format, and whether embeddings are said to be by our model.
+pub(super) fn import(query: Query) -> Result<(Format, bool)> {
+    let mut fields = query.0;
+    let format = fields.optional("format", |value| {
+        let names = Format::ALL.map(Format::as_str);
+        value.as_str().and_then(Format::parse).ok_or_else(|| format!("must be one of {}", names.join(", ")))
+    });
+    let embeddings = fields.optional("embeddings", input::flag_text).unwrap_or(false);
+    fields.finish(|| Some((format.unwrap_or(Format::Tallybox), embeddings)))
 }
 
 /// The query of a bulk deletion.

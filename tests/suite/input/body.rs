@@ -241,7 +241,7 @@ async fn a_field_of_the_wrong_type_is_named() {
 
 #[tokio::test]
 async fn what_is_required_is_named_when_it_is_missing_or_null() {
-    const REQUIRED: [(&str, &[&str]); 11] = [
+    const REQUIRED: [(&str, &[&str]); 12] = [
         ("/usage/check-quota", &["resourceType", "amount"]),
         ("/usage/record", &["resourceType", "amount"]),
         ("/usage/record/batch", &["entries"]),
@@ -249,6 +249,7 @@ async fn what_is_required_is_named_when_it_is_missing_or_null() {
         ("/usage/reservations/{id}/settle", &["amount"]),
         ("/memory/store", &["type", "input_context"]),
         ("/memory/store/batch", &["memories"]),
+        ("/memory/import", &["memories"]),
         ("/auth/login", &["email", "password"]),
         ("/auth/password", &["currentPassword", "newPassword"]),
         ("/auth/tokens", &["name"]),

@@ -13,7 +13,7 @@ use super::support::{PASSWORD, Reply, TestApp, TestUser};
 
 /// Small, so that too large a body is quickly made.
 const BODY_BYTES_MAX: usize = 32_768;
-const TOML: &str = "[server]\nbody_bytes_max = 32768\n[memory]\ntext_bytes_max = 16384";
+const TOML: &str = "[server]\nbody_bytes_max = 32768\n[memory]\ntext_bytes_max = 16384\nimport_bytes_max = 32768";
 
 /// A route that takes a body, and one that it takes.
 struct Route {
@@ -166,6 +166,7 @@ fn own_routes(user: &TestUser, [hold, memory, run]: [&str; 3]) -> Vec<Route> {
         route("POST", "/agents/runs/{id}/stop", run, own, json!({})),
         route("POST", "/memory/store", "", own, stored),
         route("POST", "/memory/store/batch", "", own, json!({"memories": [in_batch]})),
+        route("POST", "/memory/import", "", own, json!({"memories": [in_batch]})),
         route("POST", "/memory/search", "", own, found),
         route(
             "PATCH",

@@ -5,6 +5,7 @@ mod ending;
 mod model;
 mod quota;
 mod search;
+mod transfer;
 mod write;
 
 use std::sync::Arc;
@@ -58,10 +59,15 @@ pub(super) fn axis(direction: usize) -> Value {
 }
 
 pub(in crate::suite) fn app_with(toml: &str) -> TestApp {
+    app_of(toml, Arc::new(WordModel))
+}
+
+/// As [`app_with`], with another model.
+fn app_of(toml: &str, model: Arc<dyn Embedder>) -> TestApp {
     let config = Config::parse(Some(toml), &Environment::default()).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let clock = Clock::manual(NOON);
-    let app = App::build_with(config, directory.path(), clock.clone(), Arc::new(WordModel)).unwrap();
+    let app = App::build_with(config, directory.path(), clock.clone(), model).unwrap();
     TestApp { app, clock, directory }
 }
 

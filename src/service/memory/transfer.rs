@@ -1,0 +1,183 @@
+//! Moving memories in and out: a page of an export, a batch of an import. Who calls goes from one to the next, outside of
+//! any transaction.
+
+use super::reembed::MODEL;
+use super::{Policy, store};
+use crate::domain::auth::{Caller, User, UserKey};
+use crate::domain::memory::transfer::{Item, OVER, Skipped, Source, line};
+use crate::domain::memory::{Filter, Memory, NewMemory, OnDuplicate};
+use crate::domain::quota::Refusal;
+use crate::domain::unit::MemoryId;
+use crate::domain::{Error, Result};
+use crate::store::memory as store_of;
+use crate::store::{Reader, Writer};
+
+/// Memories of a page: few enough that their texts are no burden.
+const PAGE: usize = 32;
+
+/// A page of an export.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Memories as lines, each with its end.
+    pub lines: String,
+    /// How many.
+    pub memories: usize,
+    /// The last of them, after which the next page begins; none where this was the last page.
+    pub next: Option<MemoryId>,
+}
+
+/// The memories of `user` that pass `filter` and were stored after `after`, oldest first. With `embeddings`, those that were
+/// not cut into windows bring theirs.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn page(
+    reader: &Reader<'_>,
+    user: &User,
+    filter: &Filter,
+    after: Option<MemoryId>,
+    embeddings: bool,
+) -> Result<Page> {
+    let memories = store_of::list_after(reader, user.key, filter, after, PAGE)?;
+    let model = if embeddings { store_of::find_setting(reader, MODEL)? } else { None };
+    let name = user.email.clone().unwrap_or_else(|| user.id.to_string());
+    let mut lines = String::new();
+    for memory in &memories {
+        let own = if model.is_some() { store_of::load_embeddings(reader, memory.key)? } else { Vec::new() };
+        let embedding = match (own.as_slice(), &model) {
+            ([embedding], Some(model)) => Some((embedding, model.as_str())),
+            _ => None,
+        };
+        let written = line(&name, memory, embedding);
+        lines.push_str(&written.map_err(|error| Error::Internal(format!("a memory as JSON: {error}")))?);
+        lines.push('\n');
+    }
+    let next = memories.last().filter(|_| memories.len() == PAGE).map(|memory| memory.id);
+    Ok(Page { lines, memories: memories.len(), next })
+}
+
+/// A memory of an import that is ready to be written.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// The number of its record.
+    pub record: u64,
+    /// The id it has where it was exported.
+    pub origin: Option<MemoryId>,
+    /// The memory.
+    pub new: NewMemory,
+}
+
+impl Ready {
+    /// `new`, which `item` of record `record` was made into.
+    pub fn of(record: u64, item: &Item, mut new: NewMemory) -> Self {
+        new.source = Some(item.source);
+        new.expires_at = item.expires_at;
+        Self { record, origin: item.origin, new }
+    }
+}
+
+/// Those of `items` that the caller's user does not have yet.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn missing(reader: &Reader<'_>, caller: &Caller, items: Vec<(u64, Item)>) -> Result<Vec<(u64, Item)>> {
+    let mut missing = Vec::with_capacity(items.len());
+    for (record, item) in items {
+        if !is_there(reader, caller.user.key, Some(item.source), item.origin, &item.content.text)? {
+            missing.push((record, item));
+        }
+    }
+    Ok(missing)
+}
+
+/// Whether it was imported before, or is the very memory that was exported.
+fn is_there(
+    reader: &Reader<'_>,
+    user: UserKey,
+    source: Option<Source>,
+    origin: Option<MemoryId>,
+    text: &str,
+) -> Result<bool> {
+    if let Some(source) = source
+        && store_of::has_source(reader, user, source)?
+    {
+        return Ok(true);
+    }
+    let Some(origin) = origin else { return Ok(false) };
+    match store_of::load(reader, user, origin) {
+        // Another box may have given the same id to something else.
+        Ok(memory) => Ok(memory.content.text == text),
+        Err(Error::NotFound(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// Memories stored.
+    pub imported: u64,
+    /// Memories that were there already, or were merged with what was.
+    pub already_there: u64,
+    /// Records that could not be stored.
+    pub skipped: Vec<Skipped>,
+    /// The first record that the quota refused, with which the import ends.
+    pub refused: Option<(u64, Box<Refusal>)>,
+}
+
+/// Writes a batch up to its end or to the first memory that the quota refuses.
+///
+/// # Errors
+/// Where the store cannot be written; then nothing of the batch is kept.
+pub fn keep(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, batch: &[Ready]) -> Result<Written> {
+    let mut written = Written::default();
+    for Ready { record, origin, new } in batch {
+        let record = *record;
+        if is_there(writer, caller.user.key, new.source, *origin, &new.content.text)? {
+            written.already_there += 1;
+            continue;
+        }
+        if new.expires_at.is_some_and(|end| end <= writer.now()) {
+            written.skipped.push(Skipped { record, reason: format!("expires_at: {OVER}") });
+            continue;
+        }
+        if let Some(source) = new.source {
+            store_of::release_source(writer, caller.user.key, source)?;
+        }
+        match store(writer, policy, caller, new.clone()) {
+            Ok(stored) if stored.merged => {
+                note_source(writer, &stored.memory, new.source)?;
+                written.already_there += 1;
+            }
+            Ok(_) => written.imported += 1,
+            Err(Error::QuotaExceeded(refusal)) => {
+                written.refused = Some((record, refusal));
+                break;
+            }
+            Err(error) => {
+                let reason = reason_to_skip(policy, error)?;
+                written.skipped.push(Skipped { record, reason });
+            }
+        }
+    }
+    Ok(written)
+}
+
+fn note_source(writer: &mut Writer<'_>, memory: &Memory, source: Option<Source>) -> Result<()> {
+    source.map_or(Ok(()), |source| store_of::note_source(writer, memory.key, source))
+}
+
+/// What repeats another memory and is refused for it, or cannot be united with it, costs itself alone. Both are found out
+/// before anything is written.
+fn reason_to_skip(policy: &Policy, error: Error) -> Result<String> {
+    match (policy.on_duplicate, error) {
+        (OnDuplicate::Refuse, Error::Conflict { code: "duplicate", .. }) => {
+            Ok("input_context: is that of a memory that is there (memory.on_duplicate is refuse)".to_owned())
+        }
+        (OnDuplicate::Merge, Error::Invalid(faults)) if faults.iter().all(|fault| fault.field != "amount") => {
+            let said: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect();
+            Ok(said.join("; "))
+        }
+        (_, error) => Err(error),
+    }
+}

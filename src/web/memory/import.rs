@@ -1,0 +1,212 @@
+//! `POST /memory/import`: batch by batch, each embedded outside of any transaction and then written in one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::IntoResponse;
+use serde::Serialize;
+
+use super::parse;
+use crate::domain::memory::WINDOWS_MAX;
+use crate::domain::memory::transfer::{Batch, Format, Item, Records as Input, Report, Skipped, Terms};
+use crate::domain::{Error, Result};
+use crate::service::memory::{self, Ready};
+use crate::web::extract::{Query, Records, read_body_within};
+use crate::web::problem::{Answer, Problem};
+use crate::web::state::{AppState, Known};
+
+/// How often what is busy is asked again before an import gives up, and after how long each time.
+const TRIES: u32 = 100;
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// `POST /memory/import`
+pub(in crate::web) async fn import(
+    State(state): State<AppState>,
+    known: Known,
+    query: Query,
+    request: Request,
+) -> Answer {
+    let asked = parse::import(query);
+    let written_as = Records::of(request.headers());
+    let has_no_body = axum::body::HttpBody::is_end_stream(request.body());
+    if has_no_body {
+        asked?;
+        return Err(Error::invalid("body", "must be an object").into());
+    }
+    let written_as = written_as?;
+    let _place = state.imports.begin(known.caller().user.key)?;
+    let text = read(&state, request).await?;
+    let (format, embeddings) = asked?;
+    let input = off_thread(move || open(format, written_as, text)).await??;
+    let mut import = Import { state, known, embeddings, report: Report::default() };
+    match import.run(input).await {
+        Ok(None) => Ok(Json(ReportAnswer::of(&import.report)).into_response()),
+        Ok(Some((record, error))) => Ok(import.problem(error).with("record", record).into_response()),
+        Err(error) => Ok(import.problem(error).into_response()),
+    }
+}
+
+/// Reads the body at the pace that other bodies are held to.
+async fn read(state: &AppState, request: Request) -> Result<String> {
+    let (limit, usual) = (state.config.memory.import_bytes_max, state.config.server.body_bytes_max);
+    let bodies = u32::try_from(limit.div_ceil(usual.max(1))).unwrap_or(u32::MAX);
+    let patience = state.config.server.request_timeout().saturating_mul(bodies.max(1));
+    let body = read_body_within(request, limit, "memory.import_bytes_max");
+    let bytes = tokio::time::timeout(patience, body).await.map_err(|_| Error::Timeout)??;
+    let text = String::from_utf8(bytes.into());
+    text.map_err(|_| Error::Malformed("malformed JSON: the body is not UTF-8".to_owned()))
+}
+
+fn open(format: Format, written_as: Records, text: String) -> Result<Input> {
+    match written_as {
+        Records::Json => Input::of_document(format, text),
+        Records::Lines if matches!(format, Format::Mem0 | Format::Chroma) => Err(Error::UnsupportedMediaType(format!(
+            "a body of the format {} must be application/json",
+            format.as_str()
+        ))),
+        Records::Lines => Ok(Input::of_lines(format, text, 1)),
+    }
+}
+
+/// Runs what takes the processor for a while, where it keeps no other request waiting.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|panic| Error::Internal(format!("an import could not be read: {panic}")))
+}
+
+struct Import {
+    state: AppState,
+    known: Known,
+    embeddings: bool,
+    report: Report,
+}
+
+impl Import {
+    /// Imports all there is; gives the record that the quota refused, with which it ends, and the refusal.
+    async fn run(&mut self, mut input: Input) -> Result<Option<(u64, Error)>> {
+        let stop = self.state.calls.stopping();
+        loop {
+            if *stop.borrow() {
+                let again = "the server is stopping: the same import goes on where this one ended";
+                return Err(Error::Unavailable(again.to_owned()));
+            }
+            let terms = self.terms();
+            let (rest, batch) = off_thread(move || {
+                let batch = input.batch(&terms);
+                (input, batch)
+            })
+            .await?;
+            input = rest;
+            let Some(Batch { items, skipped }) = batch else { return Ok(None) };
+            self.report.skip_all(skipped);
+            if let Some(refused) = self.take(items).await? {
+                return Ok(Some(refused));
+            }
+        }
+    }
+
+    fn terms(&self) -> Terms {
+        Terms {
+            now: self.state.now(),
+            text_bytes_max: self.state.config.memory.text_bytes_max,
+            embeddings: self.embeddings,
+            model: self.state.embedder.model().to_owned(),
+        }
+    }
+
+    /// Embeds and writes a batch.
+    async fn take(&mut self, items: Vec<(u64, Item)>) -> Result<Option<(u64, Error)>> {
+        let before = items.len() as u64;
+        let missing = self.state.read(&self.known, move |reader, caller| memory::missing(reader, caller, items));
+        let missing = missing.await?;
+        self.report.already_there += before - missing.len() as u64;
+        let batch = Arc::new(self.prepare(missing).await?);
+        let mut tries = 0..TRIES;
+        let written = loop {
+            let (policy, batch) = (self.state.memory.clone(), Arc::clone(&batch));
+            let written =
+                self.state.write(&self.known, move |writer, caller| memory::keep(writer, &policy, caller, &batch));
+            match written.await {
+                Err(Error::Busy(_)) if tries.next().is_some() => tokio::time::sleep(TRY_AGAIN).await,
+                written => break written?,
+            }
+        };
+        self.report.imported += written.imported;
+        self.report.already_there += written.already_there;
+        self.report.skip_all(written.skipped);
+        Ok(written.refused.map(|(record, refusal)| {
+            self.state.note_refusal(&self.known, &refusal);
+            (record, Error::QuotaExceeded(refusal))
+        }))
+    }
+
+    async fn prepare(&mut self, items: Vec<(u64, Item)>) -> Result<Vec<Ready>> {
+        let user = self.known.caller().user.key;
+        let mut tries = 0..TRIES;
+        let prepared = loop {
+            let described = items.iter().map(|(_, item)| (item.content.clone(), item.embedding.clone())).collect();
+            match self.state.embedder.prepare(user, described).await {
+                Err(Error::Busy(_)) if tries.next().is_some() => tokio::time::sleep(TRY_AGAIN).await,
+                prepared => break prepared?,
+            }
+        };
+        let mut batch = Vec::with_capacity(items.len());
+        for ((record, item), new) in items.into_iter().zip(prepared) {
+            match new.map(|new| Ready::of(record, &item, new)) {
+                Some(ready) => batch.push(ready),
+                None => self.report.skip(Skipped {
+                    record,
+                    reason: format!("input_context: must give at most {WINDOWS_MAX} windows of the model"),
+                }),
+            }
+        }
+        Ok(batch)
+    }
+
+    /// A failure, with what was imported before it.
+    fn problem(&self, error: Error) -> Problem {
+        Problem::of(error)
+            .with("imported", self.report.imported)
+            .with("already_there", self.report.already_there)
+            .with("skipped_count", self.report.skipped_count)
+    }
+}
+
+/// Answer of an import.
+#[derive(Serialize)]
+struct ReportAnswer<'a> {
+    imported: u64,
+    already_there: u64,
+    skipped: Vec<SkippedAnswer<'a>>,
+    skipped_count: u64,
+    /// Of those that are not shown, how many for which reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    more_skipped: Vec<ReasonAnswer<'a>>,
+}
+
+#[derive(Serialize)]
+struct SkippedAnswer<'a> {
+    record: u64,
+    reason: &'a str,
+}
+
+#[derive(Serialize)]
+struct ReasonAnswer<'a> {
+    reason: &'a str,
+    count: u64,
+}
+
+impl<'a> ReportAnswer<'a> {
+    fn of(report: &'a Report) -> Self {
+        let shown = report.skipped.iter();
+        Self {
+            imported: report.imported,
+            already_there: report.already_there,
+            skipped: shown.map(|one| SkippedAnswer { record: one.record, reason: &one.reason }).collect(),
+            skipped_count: report.skipped_count,
+            more_skipped: report.more_skipped().map(|(reason, count)| ReasonAnswer { reason, count }).collect(),
+        }
+    }
+}
