@@ -252,8 +252,8 @@ CREATE TABLE memories (
 CREATE INDEX memories_user ON memories (user_id, id, expires_at, text_bytes);
 -- a duplicate: the same normalised text of the same user
 CREATE INDEX memories_content ON memories (user_id, content_hash);
--- what was said before and after
-CREATE INDEX memories_session ON memories (user_id, session, timestamp) WHERE session IS NOT NULL;
+-- what was said before and after, in a session or without one
+CREATE INDEX memories_session ON memories (user_id, session, timestamp);
 -- sums what has expired without touching the rows
 CREATE INDEX memories_expiry ON memories (user_id, expires_at, tier, size_bytes, text_bytes) WHERE expires_at IS NOT NULL;
 
