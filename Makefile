@@ -4,6 +4,7 @@
 # make clients  OpenAI's own clients against the gateway
 # make check  the fast loop: format, clippy, tests
 # make bench  the measured table of the README, beside its peers
+# make bench-recall  how much of what answers a question is found, on the conversations in RECALL_DATA
 # make model  the embedding model from its hash-pinned original
 
 CARGO ?= cargo
@@ -16,7 +17,7 @@ TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tallybox-tests
 INSTALL := command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 INSTALLED = for name in $(1); do command -v "$$name" && break; done | grep -q .
 
-.PHONY: run demo test check clients bench needs needs-browser
+.PHONY: run demo test check clients bench bench-recall needs needs-browser
 
 run:
 	$(CARGO) build --release
@@ -73,5 +74,10 @@ needs-browser:
 bench:
 	$(CARGO) build --release
 	$(PYTHON) benches/bench.py
+
+# Needs conversations with questions (see benches/recall.py), named by RECALL_DATA.
+bench-recall:
+	$(CARGO) build --release
+	$(PYTHON) benches/recall.py
 
 include model.mk

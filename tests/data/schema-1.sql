@@ -274,8 +274,8 @@ CREATE INDEX memories_user ON memories (user_id, id, expires_at, text_bytes);
 CREATE INDEX memories_content ON memories (user_id, content_hash);
 -- what has been imported already, so that the same import adds nothing twice
 CREATE UNIQUE INDEX memories_source ON memories (user_id, source) WHERE source IS NOT NULL;
--- what was said before and after
-CREATE INDEX memories_session ON memories (user_id, session, timestamp) WHERE session IS NOT NULL;
+-- what was said before and after, in a session or without one
+CREATE INDEX memories_session ON memories (user_id, session, timestamp);
 -- sums what has expired without touching the rows
 CREATE INDEX memories_expiry ON memories (user_id, expires_at, tier, size_bytes, text_bytes) WHERE expires_at IS NOT NULL;
 

@@ -10,7 +10,10 @@ use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
 
 pub use embedding::{Embedding, EmbeddingFault};
-pub use score::{Corpus, HYBRID_SEMANTIC_WEIGHT, Parts, beside, bm25, dot_of_bytes, fused, rounded};
+pub use score::{
+    Around, Corpus, Parts, WordRows, WordScores, dot_of_bytes, fused, hybrid, is_same_run, link, rounded, weighed,
+    word_scores,
+};
 
 use super::unit::{MemoryId, Timestamp};
 use super::words::index_words;

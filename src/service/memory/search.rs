@@ -1,9 +1,12 @@
 //! Finding memories by meaning and by word.
 
 use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 
 use crate::domain::auth::{Caller, UserKey};
-use crate::domain::memory::{Embedding, Filter, Hit, MemoryKey, Mode, Parts, beside, fused, rounded};
+use crate::domain::memory::{
+    Around, Embedding, Filter, Hit, Memory, MemoryKey, Mode, Parts, WordScores, fused, hybrid, rounded, weighed,
+};
 use crate::domain::unit::MemoryId;
 use crate::domain::{Error, Result};
 use crate::store::Reader;
@@ -44,26 +47,27 @@ pub fn search(reader: &Reader<'_>, caller: &Caller, search: &Search) -> Result<V
         }
         _ => None,
     };
+    // By meaning alone or by words alone, a memory is found by its own.
+    let is_hybrid = semantic.is_some() && search.query.is_some() && search.mode == Mode::Hybrid;
+    let around = if is_hybrid { store_of::around(reader, user, &candidates)? } else { Vec::new() };
     let keyword = match &search.query {
-        // Asked for its words alone, a memory is found by its own, not by the name of the month it was stored in.
+        // Asked for its words alone, nor by the name of the month it was stored in.
         Some(query) if search.mode != Mode::Semantic => {
-            store_of::keyword_scores(reader, user, &candidates, query, search.mode == Mode::Hybrid)?
+            store_of::keyword_scores(reader, user, &candidates, query, search.mode == Mode::Hybrid, &around)?
         }
         _ => None,
     };
-    if semantic.is_none() && keyword.is_none() {
-        return Ok(Vec::new());
-    }
+    let mut ranked = match (&semantic, &keyword) {
+        (Some(cosines), Some(words)) => rank_hybrid(&candidates, cosines, words, &around),
+        (None, None) => return Ok(Vec::new()),
+        _ => rank(&candidates, semantic.as_deref(), keyword.as_ref().map(|words| &*words.own)),
+    };
     let must_hold_words = search.mode == Mode::Keyword;
-    let mut ranked = rank(&candidates, semantic.as_deref(), keyword.as_deref());
-    if semantic.is_some() && keyword.is_some() {
-        look_beside(&mut ranked, &store_of::session_pairs(reader, user, &candidates)?);
-    }
     ranked.retain(|found| {
         search.min_score.is_none_or(|least| rounded(found.parts.score) >= least)
             && (!must_hold_words || found.parts.keyword > Some(0.0))
     });
-    let mut hits = load_best(reader, user, ranked, search.limit)?;
+    let mut hits = load_best(reader, user, ranked, search.limit, search.min_score)?;
     if search.context > 0 {
         for hit in &mut hits {
             hit.context = store_of::neighbours(reader, user, &hit.memory, search.context)?;
@@ -78,53 +82,83 @@ struct Ranked {
     parts: Parts,
     /// Tells apart what the score does not: those that point away from each other.
     cosine: f32,
+    /// A turn of a conversation: its text is still to be weighed, which never raises the score.
+    is_turn: bool,
 }
 
-impl Ranked {
-    /// Better first; of equals the newer one.
-    fn order(&self, other: &Self) -> Ordering {
-        let by_score = other.parts.score.total_cmp(&self.parts.score);
-        by_score.then(other.cosine.total_cmp(&self.cosine)).then(other.key.cmp(&self.key))
+/// The greater is the better; of equals the newer one.
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_score = self.parts.score.total_cmp(&other.parts.score);
+        by_score.then(self.cosine.total_cmp(&other.cosine)).then(self.key.cmp(&other.key))
     }
 }
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Ranked {}
 
 fn rank(candidates: &[Candidate], semantic: Option<&[f32]>, keyword: Option<&[f32]>) -> Vec<Ranked> {
     let of = |scores: Option<&[f32]>, position: usize| scores.and_then(|scores| scores.get(position).copied());
     let ranked = candidates.iter().enumerate().map(|(position, candidate)| {
         let cosine = of(semantic, position);
-        Ranked { key: candidate.key, parts: fused(cosine, of(keyword, position)), cosine: cosine.unwrap_or_default() }
+        Ranked {
+            key: candidate.key,
+            parts: fused(cosine, of(keyword, position)),
+            cosine: cosine.unwrap_or_default(),
+            is_turn: false,
+        }
     });
     ranked.collect()
 }
 
-/// Lets each score profit from those just before and after in the session.
-fn look_beside(ranked: &mut [Ranked], pairs: &[(usize, usize)]) {
-    let mut neighbours = vec![[0.0_f32; 2]; ranked.len()];
-    for (earlier, later) in pairs {
-        if let (Some(first), Some(second)) = (ranked.get(*earlier), ranked.get(*later)) {
-            let (first, second) = (first.parts.score, second.parts.score);
-            neighbours[*earlier][1] = second;
-            neighbours[*later][0] = first;
-        }
-    }
-    for (found, neighbours) in ranked.iter_mut().zip(neighbours) {
-        found.parts.score = beside(found.parts.score, neighbours);
-    }
+fn rank_hybrid(candidates: &[Candidate], cosines: &[f32], words: &WordScores, around: &[Around]) -> Vec<Ranked> {
+    let ranked = candidates.iter().zip(cosines).zip(around).enumerate();
+    let ranked = ranked.map(|(position, ((candidate, cosine), around))| Ranked {
+        key: candidate.key,
+        parts: hybrid(cosines, words, position, around),
+        cosine: *cosine,
+        is_turn: *around != Around::default(),
+    });
+    ranked.collect()
 }
 
-fn load_best(reader: &Reader<'_>, user: UserKey, mut ranked: Vec<Ranked>, limit: usize) -> Result<Vec<Hit>> {
-    if limit > 0 && ranked.len() > limit {
-        ranked.select_nth_unstable_by(limit - 1, Ranked::order);
-        ranked.truncate(limit);
-    }
-    ranked.sort_unstable_by(Ranked::order);
-    let mut hits = Vec::with_capacity(ranked.len());
-    for found in ranked {
-        if let Some(memory) = store_of::find_by_key(reader, user, found.key)? {
-            hits.push(Hit { memory, parts: found.parts, context: Vec::new() });
+/// The best `limit` of `ranked` with their texts, each weighed by it where it is a turn. Texts are loaded in the order of the
+/// scores without them, as long as one of them may still be among the best.
+fn load_best(
+    reader: &Reader<'_>,
+    user: UserKey,
+    ranked: Vec<Ranked>,
+    limit: usize,
+    min_score: Option<f64>,
+) -> Result<Vec<Hit>> {
+    let mut remaining = BinaryHeap::from(ranked);
+    let mut best: Vec<(Ranked, Memory)> = Vec::new();
+    while let Some(mut found) = remaining.pop() {
+        if best.len() >= limit && best.last().is_none_or(|(last, _)| *last >= found) {
+            break;
+        }
+        let Some(memory) = store_of::find_by_key(reader, user, found.key)? else { continue };
+        if found.is_turn {
+            found.parts.score = weighed(found.parts.score, &memory.content.text);
+        }
+        if min_score.is_none_or(|least| rounded(found.parts.score) >= least) {
+            let place = best.partition_point(|(other, _)| *other >= found);
+            best.insert(place, (found, memory));
+            best.truncate(limit);
         }
     }
-    Ok(hits)
+    Ok(best.into_iter().map(|(found, memory)| Hit { memory, parts: found.parts, context: Vec::new() }).collect())
 }
 
 /// The caller's memories nearest to any of `embeddings`, best first, of at least the score `least`.
@@ -168,5 +202,5 @@ fn nearest(
     let cosines = store_of::cosines(reader, &candidates, embeddings)?;
     let mut ranked = rank(&candidates, Some(&cosines), None);
     ranked.retain(|found| Some(found.key) != except && rounded(found.parts.score) >= least);
-    load_best(reader, user, ranked, limit)
+    load_best(reader, user, ranked, limit, None)
 }

@@ -32,7 +32,7 @@ pub(crate) use index::{
     WordChange, find_setting, forget_deleted_words, has_vectors, load_embeddings, replace_vectors, set_setting,
     write_words,
 };
-pub(crate) use search::{Candidate, candidates, cosines, keyword_scores, session_pairs};
+pub(crate) use search::{Candidate, around, candidates, cosines, keyword_scores};
 pub(crate) use source::{has_source, note_source, release_source};
 pub(crate) use totals::{
     Held, add_held, book_ends, booked_until, due_users, ended, has_ended, held, held_of_tier, purge_ended,

@@ -7,7 +7,10 @@ use super::index::{date_term, memory_of_vector, text_term, vector_ids};
 use super::{code_of, metadata_of, tags_of};
 use crate::domain::Result;
 use crate::domain::auth::UserKey;
-use crate::domain::memory::{Corpus, Embedding, Filter, MemoryKey, bm25, dot_of_bytes};
+use crate::domain::memory::{
+    Around, Corpus, Embedding, Filter, MemoryKey, WordRows, WordScores, dot_of_bytes, is_same_run, link, word_scores,
+};
+use crate::domain::unit::Timestamp;
 use crate::domain::words::query_words;
 use crate::store::{Reader, fault};
 
@@ -96,15 +99,16 @@ pub(crate) fn candidates(reader: &Reader<'_>, user: UserKey, filter: &Filter) ->
     Ok(found)
 }
 
-/// BM25 of each candidate for the words of `query`, over the best of them: 0 to 1, 0 where no word is in it. With `dated`,
-/// the words of a memory's day count as words of its text. None where the query has no words.
+/// How well each candidate answers by the words of `query`, alone and with those `around` it. With `dated`, the words of a
+/// memory's day count as words of its text. None where the query has no words.
 pub(crate) fn keyword_scores(
     reader: &Reader<'_>,
     user: UserKey,
     candidates: &[Candidate],
     query: &str,
     dated: bool,
-) -> Result<Option<Vec<f32>>> {
+    around: &[Around],
+) -> Result<Option<WordScores>> {
     let words = query_words(query);
     if words.is_empty() {
         return Ok(None);
@@ -113,7 +117,7 @@ pub(crate) fn keyword_scores(
         memories: corpus.memories.saturating_add(held.memories),
         text_bytes: corpus.text_bytes.saturating_add(held.text_bytes),
     });
-    let mut scores = vec![0.0_f32; candidates.len()];
+    let mut found = Vec::with_capacity(words.len());
     let mut rows: Vec<(i64, u32)> = Vec::new();
     for word in &words {
         rows.clear();
@@ -128,24 +132,19 @@ pub(crate) fn keyword_scores(
             });
         }
         // Both are in the order of the memories' handles.
+        let mut counts = Vec::with_capacity(rows.len().min(candidates.len()));
         let mut position = 0;
         for (memory, count) in &rows {
             position += candidates.get(position..).unwrap_or_default().partition_point(|other| other.key.0 < *memory);
             let Some(candidate) = candidates.get(position) else { break };
-            if candidate.key.0 == *memory
-                && let Some(score) = scores.get_mut(position)
-            {
-                *score += bm25(corpus, rows.len(), *count, candidate.text_bytes);
+            if candidate.key.0 == *memory {
+                counts.push((position, *count));
             }
         }
+        found.push(WordRows { memories_with_it: rows.len(), counts });
     }
-    let best = scores.iter().copied().fold(0.0, f32::max);
-    if best > 0.0 {
-        for score in &mut scores {
-            *score /= best;
-        }
-    }
-    Ok(Some(scores))
+    let text_bytes: Vec<i64> = candidates.iter().map(|candidate| candidate.text_bytes).collect();
+    Ok(Some(word_scores(corpus, &text_bytes, &found, around)))
 }
 
 /// The memories that hold a term, in the order of their handles, with how often.
@@ -164,31 +163,32 @@ fn collect_rows(reader: &Reader<'_>, term: &str, rows: &mut Vec<(i64, u32)>) -> 
     Ok(())
 }
 
-/// Pairs of candidates, by their positions, that follow each other in a session by time.
-pub(crate) fn session_pairs(
-    reader: &Reader<'_>,
-    user: UserKey,
-    candidates: &[Candidate],
-) -> Result<Vec<(usize, usize)>> {
+/// Which candidates stand around each in its conversation, by time: its session, or where it has none, what the user has
+/// without a session and without a long silence in between.
+pub(crate) fn around(reader: &Reader<'_>, user: UserKey, candidates: &[Candidate]) -> Result<Vec<Around>> {
     let mut statement = reader.prepare(
-        "SELECT id, session FROM memories INDEXED BY memories_session WHERE user_id = ?1 AND session IS NOT NULL \
+        "SELECT id, session, timestamp FROM memories INDEXED BY memories_session WHERE user_id = ?1 \
          ORDER BY session, timestamp, id",
     )?;
     let mut rows = statement.query([user.0]).map_err(fault)?;
-    let mut pairs = Vec::new();
-    let (mut session, mut before) = (String::new(), None);
+    let mut around = vec![Around::default(); candidates.len()];
+    let mut run: Vec<Option<usize>> = Vec::new();
+    let mut session: Option<String> = None;
+    let mut before = Timestamp::default();
     while let Some(row) = rows.next().map_err(fault)? {
         let key = MemoryKey(row.get(0).map_err(fault)?);
-        let of = row.get_ref(1).and_then(|value| Ok(value.as_str()?)).map_err(fault)?;
-        if of != session {
-            of.clone_into(&mut session);
-            before = None;
+        let of = row.get_ref(1).and_then(|value| Ok(value.as_str_or_null()?)).map_err(fault)?;
+        let at = Timestamp(row.get(2).map_err(fault)?);
+        if of != session.as_deref() || (of.is_none() && !is_same_run(before, at)) {
+            link(&run, &mut around);
+            run.clear();
+            session = of.map(str::to_owned);
         }
-        let position = candidates.binary_search_by_key(&key, |candidate| candidate.key).ok();
-        pairs.extend(before.zip(position));
-        before = position;
+        before = at;
+        run.push(candidates.binary_search_by_key(&key, |candidate| candidate.key).ok());
     }
-    Ok(pairs)
+    link(&run, &mut around);
+    Ok(around)
 }
 
 /// The cosine of each candidate with the nearest of `queries`, by its best window: -1 to 1.

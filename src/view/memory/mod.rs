@@ -14,7 +14,7 @@ use super::part::{Field, done, empty, icon, limit, notice, pager, select, tier_c
 use crate::domain::Fault;
 use crate::domain::calendar::Calendar;
 use crate::domain::ledger::ResourceType;
-use crate::domain::memory::{HYBRID_SEMANTIC_WEIGHT, Hit, Memory, MemoryTier};
+use crate::domain::memory::{Hit, Memory, MemoryTier};
 use crate::domain::quota::{Limit, Standing};
 use crate::domain::unit::{human_bytes, thousands};
 
@@ -230,7 +230,7 @@ fn results(page: &ListPage<'_>) -> Markup {
                 total if *total < page.hits_max => format!("{total} matches"),
                 total => format!("The {total} best matches"),
             };
-            let how = html! { "Best first. Match = " (HYBRID_SEMANTIC_WEIGHT) " parts semantic to 1 part keyword." };
+            let how = html! { "Best first, by meaning and by words, with what was said just before and after." };
             html! {
                 (results_head(page, &heading, &in_force, &how))
                 ol.results start=(skipped + 1) { @for hit in hits { (row(&hit.memory, Some(hit.parts))) } }
