@@ -130,6 +130,9 @@ impl Import {
         let before = items.len() as u64;
         let missing = self.store.read_blocking(|reader| missing(reader, &self.caller, items))?;
         self.report.already_there += before - missing.len() as u64;
+        if missing.is_empty() {
+            return Ok(None);
+        }
         let described = missing.iter().map(|(_, item)| (item.content.clone(), item.embedding.clone())).collect();
         let prepared = self.pool.prepare(self.caller.user.key, described).await?;
         let mut batch = Vec::with_capacity(missing.len());

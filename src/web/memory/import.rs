@@ -122,6 +122,9 @@ impl Import {
         let missing = self.state.read(&self.known, move |reader, caller| memory::missing(reader, caller, items));
         let missing = missing.await?;
         self.report.already_there += before - missing.len() as u64;
+        if missing.is_empty() {
+            return Ok(None);
+        }
         let batch = Arc::new(self.prepare(missing).await?);
         let mut tries = 0..TRIES;
         let written = loop {
