@@ -19,6 +19,7 @@ pub(crate) mod memory;
 mod migrate;
 pub(crate) mod overview;
 pub(crate) mod quota;
+pub(crate) mod recall;
 mod writer;
 
 use std::ops::Deref;
@@ -32,10 +33,12 @@ use rusqlite::{CachedStatement, Connection, ErrorCode};
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
+use crate::domain::auth::UserKey;
 use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Result};
 pub use lock::DirectoryLock;
 pub(crate) use migrate::VERSION as SCHEMA_VERSION;
+use recall::{Change, Recall};
 
 /// How a store is sized.
 #[derive(Clone, Debug)]
@@ -50,11 +53,20 @@ pub struct StoreOptions {
     pub commit_jobs_max: usize,
     /// Pages in the log after which it is copied into the database.
     pub checkpoint_pages: u32,
+    /// Bytes that the index of memories may take in memory; 0 for none.
+    pub index_bytes_max: usize,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { readers: 4, read_queue: 1_024, write_queue: 4_096, commit_jobs_max: 256, checkpoint_pages: 10_000 }
+        Self {
+            readers: 4,
+            read_queue: 1_024,
+            write_queue: 4_096,
+            commit_jobs_max: 256,
+            checkpoint_pages: 5_000,
+            index_bytes_max: 256 * 1024 * 1024,
+        }
     }
 }
 
@@ -72,6 +84,7 @@ struct Inner {
     reads_admitted: Semaphore,
     writer: writer::Handle,
     auth_version: Arc<AtomicU64>,
+    recall: Arc<Recall>,
 }
 
 impl Store {
@@ -87,7 +100,9 @@ impl Store {
         connection::optimize(&connection)?;
         let readers = connection::open_readers(&path, options.readers)?;
         let auth_version = Arc::new(AtomicU64::new(0));
-        let writer = writer::start(connection, clock.clone(), Arc::clone(&auth_version), options)?;
+        let recall = Arc::new(Recall::new(options.index_bytes_max));
+        let shared = writer::Shared { auth_version: Arc::clone(&auth_version), recall: Arc::clone(&recall) };
+        let writer = writer::start(connection, clock.clone(), shared, options)?;
         let readers_count = options.readers as usize;
         let inner = Inner {
             directory: directory.to_owned(),
@@ -97,6 +112,7 @@ impl Store {
             reads_admitted: Semaphore::new(options.read_queue.saturating_add(readers_count)),
             writer,
             auth_version,
+            recall,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -104,6 +120,11 @@ impl Store {
     /// Bytes of the write-ahead log; 0 where there is none.
     pub fn log_bytes(&self) -> u64 {
         std::fs::metadata(self.inner.directory.join("tallybox.db-wal")).map_or(0, |file| file.len())
+    }
+
+    /// About how many bytes the index of memories takes.
+    pub fn index_bytes(&self) -> usize {
+        self.inner.recall.size_bytes()
     }
 
     /// The time source.
@@ -144,7 +165,8 @@ impl Store {
             .get()
             .map_err(|error| Error::Unavailable(format!("no connection to read by: {error}")))?;
         let transaction = connection.transaction().map_err(fault)?;
-        let reader = Reader { connection: &transaction, now: self.inner.clock.now() };
+        let recall = Some(self.inner.recall.as_ref());
+        let reader = Reader { connection: &transaction, now: self.inner.clock.now(), recall };
         let result = work(&reader);
         transaction.finish().map_err(fault)?;
         result
@@ -192,6 +214,8 @@ impl Store {
 pub struct Reader<'c> {
     connection: &'c Connection,
     now: Timestamp,
+    /// The index of memories; none in the transaction that writes, which is ahead of it.
+    recall: Option<&'c Recall>,
 }
 
 impl Reader<'_> {
@@ -211,7 +235,9 @@ pub struct Writer<'c> {
     auth_version: u64,
     auth_touched: bool,
     erased: bool,
-    words: Vec<memory::WordChange>,
+    /// What it changed of whose memories.
+    memories: Vec<(UserKey, Change)>,
+    users_erased: Vec<UserKey>,
 }
 
 impl<'c> Deref for Writer<'c> {

@@ -252,8 +252,8 @@ CREATE TABLE memories (
 CREATE INDEX memories_user ON memories (user_id, id, expires_at, text_bytes);
 -- a duplicate: the same normalised text of the same user
 CREATE INDEX memories_content ON memories (user_id, content_hash);
--- what was said before and after
-CREATE INDEX memories_session ON memories (user_id, session, timestamp) WHERE session IS NOT NULL;
+-- what was said before and after; those without a session follow each other too
+CREATE INDEX memories_session ON memories (user_id, session, timestamp, expires_at);
 -- sums what has expired without touching the rows
 CREATE INDEX memories_expiry ON memories (user_id, expires_at, tier, size_bytes, text_bytes) WHERE expires_at IS NOT NULL;
 
@@ -271,6 +271,12 @@ CREATE TABLE memory_totals (
 CREATE TABLE memory_expiry (
     user_id      INTEGER PRIMARY KEY REFERENCES users (id),
     booked_until INTEGER NOT NULL
+) STRICT;
+
+-- Per user: how many commits changed the memories, by which what is kept of them elsewhere knows its age.
+CREATE TABLE memory_versions (
+    user_id INTEGER PRIMARY KEY REFERENCES users (id),
+    version INTEGER NOT NULL
 ) STRICT;
 
 -- An embedding a window of the text: 384 little-endian 32-bit floats of length 1. The id is the memory's, shifted by 12

@@ -1,14 +1,20 @@
 //! Memories: what is remembered, how large it is, what it asks of a quota, and how well it answers a search.
 
+mod code;
 mod embedding;
+mod run;
 mod score;
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
 
+pub use code::{Code, Estimator};
 pub use embedding::{Embedding, EmbeddingFault};
-pub use score::{Corpus, HYBRID_SEMANTIC_WEIGHT, Parts, beside, bm25, dot_of_bytes, fused, rounded};
+pub use run::{RUN_GAP_MS, RUN_REACH, Run};
+pub use score::{
+    Corpus, Evidence, HYBRID_SEMANTIC_WEIGHT, Parts, Rarities, WordCount, bm25, dot_of_bytes, fuse, rounded,
+};
 
 use super::unit::{MemoryId, Timestamp};
 use super::words::index_words;

@@ -1,7 +1,7 @@
 //! How well a memory answers: by its words (BM25), by its meaning (cosine), and by both.
 #![expect(clippy::float_arithmetic, clippy::cast_precision_loss, reason = "scores are floats, and no one's money")]
 
-use super::EMBEDDING_DIMENSIONS;
+use super::{EMBEDDING_DIMENSIONS, RUN_REACH};
 
 /// What the cosine weighs against the words, which weigh 1.
 pub const HYBRID_SEMANTIC_WEIGHT: f32 = 1.2;
@@ -43,8 +43,68 @@ pub struct Parts {
     pub keyword: Option<f32>,
 }
 
+/// How often a memory holds a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct WordCount {
+    /// In its text.
+    pub in_text: u32,
+    /// In the words of its day.
+    pub in_day: u32,
+}
+
+/// What scores have to know of the words of a query.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Rarities {
+    /// All memories of the user.
+    pub corpus: Corpus,
+    /// How many memories hold each word, in its text or its day.
+    pub holders: Vec<usize>,
+}
+
+/// What is known of a member of the pool.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Evidence {
+    /// Its cosine with the query; none where meaning is not asked for.
+    pub cosine: Option<f32>,
+    /// How often it holds each word of the query; none where words are not asked for.
+    pub words: Option<Vec<WordCount>>,
+    /// Bytes of its text.
+    pub text_bytes: i64,
+    /// Its neighbours in its run by their places in the pool, nearest first: those before, those after.
+    pub around: [[Option<usize>; RUN_REACH]; 2],
+}
+
+impl Evidence {
+    /// Where meaning alone counts.
+    pub fn of_meaning(cosine: f32) -> Self {
+        Self { cosine: Some(cosine), ..Self::default() }
+    }
+
+    fn bm25(&self, rarities: &Rarities) -> Option<f32> {
+        let shares = self.words.as_ref()?.iter().zip(&rarities.holders).map(|(count, holders)| {
+            bm25(rarities.corpus, *holders, count.in_text.saturating_add(count.in_day), self.text_bytes)
+        });
+        Some(shares.sum())
+    }
+}
+
+/// The scores of the members of a pool, in their order.
+pub fn fuse(pool: &[Evidence], rarities: &Rarities) -> Vec<Parts> {
+    let words: Vec<Option<f32>> = pool.iter().map(|member| member.bm25(rarities)).collect();
+    let most = words.iter().flatten().copied().fold(0.0, f32::max);
+    let share = |words: f32| if most > 0.0 { words / most } else { 0.0 };
+    let own = pool.iter().zip(words).map(|(member, words)| fused(member.cosine, words.map(share)));
+    let own: Vec<Parts> = own.collect();
+    let score_of = |place: Option<usize>| place.and_then(|place| own.get(place)).map_or(0.0, |parts| parts.score);
+    let with_neighbours = |(member, own): (&Evidence, &Parts)| {
+        let neighbours = member.around.map(|side| score_of(side[0]));
+        Parts { score: beside(own.score, neighbours), ..*own }
+    };
+    pool.iter().zip(&own).map(with_neighbours).collect()
+}
+
 /// The fused score: the weighted mean of the parts that were used.
-pub fn fused(semantic: Option<f32>, keyword: Option<f32>) -> Parts {
+fn fused(semantic: Option<f32>, keyword: Option<f32>) -> Parts {
     let semantic = semantic.map(|cosine| cosine.clamp(0.0, 1.0));
     let keyword = keyword.map(|share| share.clamp(0.0, 1.0));
     let score = match (semantic, keyword) {
@@ -59,7 +119,7 @@ pub fn fused(semantic: Option<f32>, keyword: Option<f32>) -> Parts {
 
 /// `score` with the evidence of the memories just before and after in the session: who asks after an answer often finds it
 /// beside the question. Never less than `score`, never more than 1, and 1 only where one of them is.
-pub fn beside(score: f32, neighbours: [f32; 2]) -> f32 {
+fn beside(score: f32, neighbours: [f32; 2]) -> f32 {
     let doubt = |score: f32| 1.0 - NEIGHBOUR_WEIGHT * score;
     1.0 - (1.0 - score) * doubt(neighbours[0]) * doubt(neighbours[1])
 }
