@@ -23,6 +23,8 @@ import time
 import urllib.parse
 import urllib.request
 
+import memory as memory_part
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 PROFILE = os.environ.get("BENCH_PROFILE", "")
@@ -85,6 +87,7 @@ def tallybox(directory):
         "TALLYBOX_AUTH__IDENTITY_PROXIES": "127.0.0.1",
         "TALLYBOX_AUTH__AUTO_PROVISION": "true",
         "TALLYBOX_AUTH__DEFAULT_TIER": "pro",
+        "TALLYBOX_TIERS__PRO__MEMORY_STORAGE_BYTES": "-1",
         "TALLYBOX_LOG__LEVEL": "warn",
     }
     server = Server([BINARY, "serve", "--data-dir", os.path.join(directory, "data")], directory, f"http://127.0.0.1:{port}", env)
@@ -410,7 +413,12 @@ def footprint(scratch):
     row("size of the binary, model inside", f"{BINARY.stat().st_size / 1e6:.1f} MB", "goal 60 MB")
 
 
-PARTS = {"record": record, "batch": batch, "check": check, "pages": pages, "memory": memory, "footprint": footprint}
+def many_memories(scratch):
+    memory_part.measure(sys.modules[__name__], scratch)
+
+
+PARTS = {"record": record, "batch": batch, "check": check, "pages": pages, "small": memory, "memory": many_memories,
+         "footprint": footprint}
 
 
 def main():

@@ -68,7 +68,7 @@ enum Command {
     /// Print the settings that hold, with secrets masked
     Config(Listen),
     /// Prove that totals are the sums of their entries and nothing is orphaned: exit 1 and the differences where not
-    Check,
+    Check(check::Options),
     /// Make all embeddings anew after a change of the embedding model, with the server stopped; resumable
     Reembed,
     /// Ask the server on this machine whether it is alive: exit 0 if so, else 1
@@ -98,7 +98,7 @@ impl Arguments {
                 output::result(config.to_masked_toml().trim_end())?;
             }
             Command::Reembed => reembed::run(&self.place)?,
-            Command::Check => return check::report(&self.place.open()?.store),
+            Command::Check(options) => return options.run(&self.place),
             Command::Healthcheck(listen) => {
                 let address = listen.listen.map_or_else(|| self.place.load().map(|config| config.server.listen), Ok)?;
                 healthcheck::ask(address)?;

@@ -37,7 +37,7 @@ pub(super) fn run(place: &Place) -> anyhow::Result<()> {
 }
 
 /// A bar that is drawn over itself on a terminal.
-fn show(progress: Progress) {
+pub(super) fn show(progress: Progress) {
     let Progress { done, left } = progress;
     let total = (done + left).max(1);
     if stderr().is_terminal() {

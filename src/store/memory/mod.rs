@@ -11,6 +11,7 @@ use memory_columns;
 
 mod field;
 mod index;
+mod repair;
 mod search;
 mod totals;
 
@@ -35,6 +36,7 @@ pub(crate) use index::{
     write_words,
 };
 
+pub(crate) use repair::{clear_words, delete_lost_vectors, enter_words, list_unembedded, restore_totals};
 pub(crate) use totals::{
     Held, add_held, book_ends, booked_until, due_users, ended, has_ended, held, held_of_tier, purge_ended,
 };

@@ -323,3 +323,86 @@ fn radius(distances: &[u16], wanted: usize) -> u16 {
     }
     Code::BEYOND - 1
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::memory::EMBEDDING_DIMENSIONS;
+
+    fn embedding(seed: u64) -> Embedding {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let values: Vec<f32> = (0..EMBEDDING_DIMENSIONS)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                f32::from(u16::try_from(state >> 48).unwrap()) - 32_768.0
+            })
+            .collect();
+        Embedding::normalised(&values).unwrap()
+    }
+
+    type Model = BTreeMap<i64, (Row, Vec<u64>)>;
+
+    fn same(rows: &Rows, model: &Model) {
+        assert_eq!(rows.len(), model.len());
+        let now = Timestamp(50);
+        let living: Vec<Row> = model.values().map(|(row, _)| *row).filter(|row| row.lives(now)).collect();
+        assert!(rows.living(now).eq(living.iter()));
+        let all = rows.nearest(&[embedding(3)], now, None, model.len());
+        assert!(all.iter().copied().eq(living.iter().map(|row| row.key)));
+        let mut ordered: Vec<Row> = living.clone();
+        ordered.sort_by_key(Row::place);
+        for (place, row) in ordered.iter().enumerate() {
+            let near = |other: &&Row| other.session == row.session;
+            let after: Vec<i64> = ordered.iter().skip(place + 1).filter(near).take(3).map(|row| row.key).collect();
+            let before: Vec<i64> = ordered.iter().take(place).rev().filter(near).take(3).map(|row| row.key).collect();
+            let found = rows.around(row.key, now).map(|side| side.into_iter().flatten().collect::<Vec<i64>>());
+            assert_eq!(found, [before, after]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn rows_are_what_was_put_and_not_removed(
+            start in 0..1_200_i64,
+            changes in prop::collection::vec((0..1_500_i64, 0..5_usize, 0..3_usize, 0..100_i64), 0..60),
+        ) {
+            let (mut rows, mut model) = (Rows::default(), Model::new());
+            let put = |rows: &mut Rows, model: &mut Model, key: i64, windows: usize, at: i64| {
+                let session = SessionHash::of(Some(if at % 2 == 0 { "even" } else { "odd" }));
+                let row = Row {
+                    key, session, timestamp: Timestamp(at), expires_at: (at > 90).then_some(Timestamp(at - 50)),
+                    text_bytes: u32::try_from(at).unwrap(),
+                };
+                let seeds: Vec<u64> = (0..windows as u64).map(|window| key.unsigned_abs() * 10 + window).collect();
+                let codes: Vec<Code> = seeds.iter().map(|seed| Code::of(&embedding(*seed))).collect();
+                rows.put(row, Some(&codes));
+                model.insert(key, (row, seeds));
+            };
+            (0..start).for_each(|key| put(&mut rows, &mut model, key * 2, 1, key % 100));
+            let before = (rows.clone(), model.clone());
+            for (key, windows, kind, at) in changes {
+                if kind == 0 {
+                    rows.remove(key);
+                    model.remove(&key);
+                } else {
+                    put(&mut rows, &mut model, key, windows.max(1), at);
+                }
+            }
+            same(&rows, &model);
+            same(&before.0, &before.1);
+            // Of each, its own embedding finds it, by whichever window.
+            for (key, (row, seeds)) in model.iter().filter(|(_, (row, _))| row.lives(Timestamp(50))).take(20) {
+                let query = embedding(*seeds.last().unwrap());
+                prop_assert_eq!(rows.nearest(std::slice::from_ref(&query), Timestamp(50), None, 1), [*key]);
+                prop_assert_eq!(rows.nearest(std::slice::from_ref(&query), Timestamp(50), Some(&[*key]), 4), [*key]);
+                prop_assert_eq!(rows.find(*key), Some(row));
+            }
+        }
+    }
+}

@@ -237,3 +237,148 @@ impl Slot {
         self.used.store(time, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::super::{Row, SessionHash, memory_of, posting};
+    use super::*;
+    use crate::domain::auth::UserKey;
+    use crate::domain::memory::{Code, Embedding};
+    use crate::domain::unit::Timestamp;
+
+    /// What the database holds: of each memory its length, which is also how often it holds the one word.
+    type Table = BTreeMap<i64, u32>;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// The writer changes a memory (0: takes it away) and hands it over.
+        Write { key: i64, length: u32 },
+        /// Another process does.
+        WriteElsewhere { key: i64, length: u32 },
+        /// A search reads rows and postings of a version so far back.
+        Read { back: usize },
+        /// Such a read begins, and ends only after the next writes.
+        Begin { back: usize },
+        /// It ends.
+        End,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let change = || (0..40_i64, 0..4_u32);
+        prop_oneof![
+            6 => change().prop_map(|(key, length)| Step::Write { key, length }),
+            1 => change().prop_map(|(key, length)| Step::WriteElsewhere { key, length }),
+            3 => (0..3_usize).prop_map(|back| Step::Read { back }),
+            2 => (0..3_usize).prop_map(|back| Step::Begin { back }),
+            2 => Just(Step::End),
+        ]
+    }
+
+    fn row(key: i64, text_bytes: u32) -> Row {
+        Row { key, text_bytes, expires_at: None, session: SessionHash::of(None), timestamp: Timestamp(key % 7) }
+    }
+
+    fn code() -> Code {
+        Code::of(&Embedding::normalised(&[1.0; 384]).unwrap())
+    }
+
+    fn rows_of(table: &Table) -> Rows {
+        let mut rows = Rows::default();
+        table.iter().for_each(|(key, length)| rows.put(row(*key, *length), Some(&[code()])));
+        rows
+    }
+
+    fn postings_of(table: &Table) -> Postings {
+        let postings: Vec<u64> = table.iter().map(|(key, length)| posting(*key, u64::from(*length))).collect();
+        Postings::from_ordered(&postings)
+    }
+
+    fn terms(count: u32) -> String {
+        "word ".repeat(count as usize)
+    }
+
+    fn change(table: &mut Table, key: i64, length: u32) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if let Some(before) = table.remove(&key) {
+            changes.push(Change::Words { memory: key, terms: terms(before), leaves: true });
+            if length == 0 {
+                changes.push(Change::Remove { key });
+            }
+        }
+        if length > 0 {
+            table.insert(key, length);
+            changes.push(Change::Words { memory: key, terms: terms(length), leaves: false });
+            changes.push(Change::Put { row: row(key, length), codes: Some(vec![code()]) });
+        }
+        changes
+    }
+
+    /// Whatever is given for the newest version is what the database holds.
+    fn holds(slot: &Slot, version: Version, table: &Table) {
+        if let Some(rows) = slot.rows(version) {
+            let found: Table = rows.living(Timestamp(0)).map(|row| (row.key, row.text_bytes)).collect();
+            assert_eq!(&found, table);
+        }
+        if let Some(postings) = slot.postings(version, "word") {
+            let found: Table = postings
+                .iter()
+                .map(|posting| (memory_of(*posting), u32::try_from(super::super::count_of(*posting)).unwrap()))
+                .collect();
+            assert_eq!(&found, table);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_kept_is_what_the_database_holds(steps in prop::collection::vec(step(), 1..200)) {
+            let slot = Slot::default();
+            let mut versions: Vec<Table> = vec![Table::new()];
+            let mut begun: Vec<(Version, Table)> = Vec::new();
+            let end = |(version, table): (Version, Table)| {
+                slot.keep_rows(version, rows_of(&table));
+                slot.keep_postings(version, "word", &postings_of(&table));
+                slot.end_loading();
+            };
+            for step in steps {
+                let mut table = versions.last().unwrap().clone();
+                let back = |back: usize| {
+                    let version = versions.len().saturating_sub(back + 1);
+                    (Version::try_from(version).unwrap(), versions[version].clone())
+                };
+                match step {
+                    Step::Write { key, length } => {
+                        let changes = change(&mut table, key, length);
+                        let version = Version::try_from(versions.len()).unwrap();
+                        slot.apply(&Arc::new(Publication::new(UserKey(1), version, changes)));
+                        versions.push(table);
+                    }
+                    Step::WriteElsewhere { key, length } => {
+                        change(&mut table, key, length);
+                        versions.push(table);
+                    }
+                    Step::Read { back: number } => {
+                        slot.begin_loading();
+                        end(back(number));
+                    }
+                    Step::Begin { back: number } => {
+                        slot.begin_loading();
+                        begun.push(back(number));
+                    }
+                    Step::End => begun.pop().into_iter().for_each(&end),
+                }
+                let newest = Version::try_from(versions.len() - 1).unwrap();
+                holds(&slot, newest, versions.last().unwrap());
+            }
+            // A read of the newest is kept, whatever was before.
+            let newest = (Version::try_from(versions.len() - 1).unwrap(), versions.last().unwrap().clone());
+            slot.begin_loading();
+            end(newest.clone());
+            prop_assert!(slot.rows(newest.0).is_some());
+            prop_assert!(slot.postings(newest.0, "word").is_some());
+        }
+    }
+}
