@@ -274,8 +274,8 @@ CREATE INDEX memories_user ON memories (user_id, id, expires_at, text_bytes);
 CREATE INDEX memories_content ON memories (user_id, content_hash);
 -- what has been imported already, so that the same import adds nothing twice
 CREATE UNIQUE INDEX memories_source ON memories (user_id, source) WHERE source IS NOT NULL;
--- what was said before and after, in a session or without one
-CREATE INDEX memories_session ON memories (user_id, session, timestamp);
+-- what was said before and after; those without a session follow each other too
+CREATE INDEX memories_session ON memories (user_id, session, timestamp, expires_at);
 -- sums what has expired without touching the rows
 CREATE INDEX memories_expiry ON memories (user_id, expires_at, tier, size_bytes, text_bytes) WHERE expires_at IS NOT NULL;
 
@@ -293,6 +293,12 @@ CREATE TABLE memory_totals (
 CREATE TABLE memory_expiry (
     user_id      INTEGER PRIMARY KEY REFERENCES users (id),
     booked_until INTEGER NOT NULL
+) STRICT;
+
+-- Per user: how many commits changed the memories, by which what is kept of them elsewhere knows its age.
+CREATE TABLE memory_versions (
+    user_id INTEGER PRIMARY KEY REFERENCES users (id),
+    version INTEGER NOT NULL
 ) STRICT;
 
 -- An embedding a window of the text: 384 little-endian 32-bit floats of length 1. The id is the memory's, shifted by 12

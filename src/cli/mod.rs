@@ -78,7 +78,7 @@ enum Command {
     /// Print the settings that hold, with secrets masked
     Config(Listen),
     /// Prove that totals are the sums of their entries and nothing is orphaned: exit 1 and the differences where not
-    Check,
+    Check(check::Options),
     /// Write a copy of the database to a file, proven whole, also beside a running server
     Backup {
         /// The file; one of that name is replaced once the copy is proven
@@ -123,7 +123,7 @@ impl Arguments {
             Command::Backup { path } => backup::back_up(&self.place, &path)?,
             Command::Restore { path } => backup::restore(&self.place, &path)?,
             Command::Reembed => reembed::run(&self.place)?,
-            Command::Check => return check::report(&self.place.open()?.store),
+            Command::Check(options) => return options.run(&self.place),
             Command::Healthcheck(listen) => {
                 let address = listen.listen.map_or_else(|| self.place.load().map(|config| config.server.listen), Ok)?;
                 healthcheck::ask(address)?;

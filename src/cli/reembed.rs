@@ -30,7 +30,7 @@ pub(super) fn run(place: &Place) -> anyhow::Result<()> {
 }
 
 /// A bar on a terminal, else a line.
-fn show(progress: Progress) {
+pub(super) fn show(progress: Progress) {
     let Progress { done, left } = progress;
     let said = format!("{done} of {}", done + left);
     if bar::is_seen() {

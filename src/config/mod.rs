@@ -248,7 +248,8 @@ impl Config {
         let heartbeat_timeout_ms = section("agents").time("heartbeat_timeout");
         let keep_days = section("audit").integer("keep_days", 0..=36_500);
         let log = log(&section("log"));
-        let store = store(&section("store"));
+        let mut store = store(&section("store"));
+        store.index_bytes_max = section("memory").integer("index_bytes_max", 0..=1_099_511_627_776);
         let backup = operations::backup(&section("backup"));
         let metrics = operations::metrics(&section("metrics"));
         check_later_sections(&table, faults);
@@ -458,6 +459,7 @@ fn store(values: &Values<'_>) -> StoreOptions {
         write_queue: values.integer("write_queue", 1..=1_000_000),
         commit_jobs_max: values.integer("commit_jobs_max", 1..=100_000),
         checkpoint_pages: values.integer("checkpoint_pages", 100..=1_000_000),
+        ..StoreOptions::default()
     }
 }
 

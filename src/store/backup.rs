@@ -169,7 +169,7 @@ fn prove(path: &Path, clock: &Clock) -> Result<()> {
     let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.pragma_update(None, "query_only", true).map_err(fault)?;
     let is_older = migrate::version(&connection)? < migrate::VERSION;
-    let reader = Reader { connection: &connection, now: clock.now() };
+    let reader = Reader { connection: &connection, now: clock.now(), recall: None };
     let found = if is_older { check::run_of_file(&reader, 1) } else { check::run(&reader, 1) };
     match found.first() {
         None => Ok(()),

@@ -16,6 +16,8 @@ use crate::domain::{Error, Result};
 const SQLITE_VERSION_LEAST: i32 = 3_051_003;
 /// Statements that each connection keeps prepared.
 const STATEMENTS_KEPT: usize = 256;
+/// Bytes of a page.
+const PAGE_BYTES: u32 = 8_192;
 /// How long a connection waits for another process's write lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -67,6 +69,8 @@ pub(super) fn open_writer(path: &Path, checkpoint_pages: u32) -> Result<Connecti
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(fault)?;
     set_common(&connection).map_err(fault)?;
+    // Holds for a new file alone. Five vectors fit on a page; on one of the usual 4,096 bytes two, with a quarter of it empty.
+    connection.pragma_update(None, "page_size", PAGE_BYTES).map_err(fault)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(fault)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(fault)?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024).map_err(fault)?;

@@ -22,6 +22,7 @@ mod meters;
 mod migrate;
 pub(crate) mod overview;
 pub(crate) mod quota;
+pub(crate) mod recall;
 mod writer;
 
 use std::ops::Deref;
@@ -35,10 +36,12 @@ use rusqlite::{CachedStatement, Connection, ErrorCode};
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
+use crate::domain::auth::UserKey;
 use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Result};
 pub use lock::DirectoryLock;
 pub(crate) use migrate::VERSION as SCHEMA_VERSION;
+use recall::{Change, Recall};
 
 /// How a store is sized.
 #[derive(Clone, Debug)]
@@ -53,11 +56,20 @@ pub struct StoreOptions {
     pub commit_jobs_max: usize,
     /// Pages in the log after which it is copied into the database.
     pub checkpoint_pages: u32,
+    /// Bytes that the index of memories may take in memory; 0 for none.
+    pub index_bytes_max: usize,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { readers: 4, read_queue: 1_024, write_queue: 4_096, commit_jobs_max: 256, checkpoint_pages: 10_000 }
+        Self {
+            readers: 4,
+            read_queue: 1_024,
+            write_queue: 4_096,
+            commit_jobs_max: 256,
+            checkpoint_pages: 5_000,
+            index_bytes_max: 256 * 1024 * 1024,
+        }
     }
 }
 
@@ -76,6 +88,7 @@ struct Inner {
     writer: writer::Handle,
     auth_version: Arc<AtomicU64>,
     meters: meters::Meters,
+    recall: Arc<Recall>,
 }
 
 impl Store {
@@ -97,7 +110,13 @@ impl Store {
         let readers = connection::open_readers(&path, options.readers)?;
         let auth_version = Arc::new(AtomicU64::new(0));
         let meters = meters::Meters::new()?;
-        let writer = writer::start(connection, clock.clone(), Arc::clone(&auth_version), meters.clone(), options)?;
+        let recall = Arc::new(Recall::new(options.index_bytes_max));
+        let shared = writer::Shared {
+            auth_version: Arc::clone(&auth_version),
+            recall: Arc::clone(&recall),
+            meters: meters.clone(),
+        };
+        let writer = writer::start(connection, clock.clone(), shared, options)?;
         let readers_count = options.readers as usize;
         let inner = Inner {
             directory: directory.to_owned(),
@@ -108,6 +127,7 @@ impl Store {
             writer,
             auth_version,
             meters,
+            recall,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -130,6 +150,11 @@ impl Store {
     /// The instruments of the writer.
     pub(crate) fn meters(&self) -> &meters::Meters {
         &self.inner.meters
+    }
+
+    /// About how many bytes the index of memories takes.
+    pub fn index_bytes(&self) -> usize {
+        self.inner.recall.size_bytes()
     }
 
     /// The time source.
@@ -170,7 +195,8 @@ impl Store {
             .get()
             .map_err(|error| Error::Unavailable(format!("no connection to read by: {error}")))?;
         let transaction = connection.transaction().map_err(fault)?;
-        let reader = Reader { connection: &transaction, now: self.inner.clock.now() };
+        let recall = Some(self.inner.recall.as_ref());
+        let reader = Reader { connection: &transaction, now: self.inner.clock.now(), recall };
         let result = work(&reader);
         transaction.finish().map_err(fault)?;
         result
@@ -218,6 +244,8 @@ impl Store {
 pub struct Reader<'c> {
     connection: &'c Connection,
     now: Timestamp,
+    /// The index of memories; none in the transaction that writes, which is ahead of it.
+    recall: Option<&'c Recall>,
 }
 
 impl Reader<'_> {
@@ -237,7 +265,9 @@ pub struct Writer<'c> {
     auth_version: u64,
     auth_touched: bool,
     erased: bool,
-    words: Vec<memory::WordChange>,
+    /// What it changed of whose memories.
+    memories: Vec<(UserKey, Change)>,
+    users_erased: Vec<UserKey>,
     entries: meters::Entries,
 }
 

@@ -15,6 +15,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::meters::{Entries, Meters};
+use super::recall::{Publication, Recall};
 use super::{Reader, StoreOptions, Writer, fault, memory};
 use crate::clock::Clock;
 use crate::domain::{Error, Result};
@@ -121,29 +122,34 @@ impl Drop for Handle {
     }
 }
 
+/// What the writer tells those who read.
+pub(super) struct Shared {
+    /// Counts the commits that changed who may do what.
+    pub(super) auth_version: Arc<AtomicU64>,
+    /// The index of memories.
+    pub(super) recall: Arc<Recall>,
+    /// What is measured.
+    pub(super) meters: Meters,
+}
+
 /// Starts the thread on `connection`.
-pub(super) fn start(
-    connection: Connection,
-    clock: Clock,
-    auth_version: Arc<AtomicU64>,
-    meters: Meters,
-    options: &StoreOptions,
-) -> Result<Handle> {
+pub(super) fn start(connection: Connection, clock: Clock, shared: Shared, options: &StoreOptions) -> Result<Handle> {
     let (sender, receiver) = sync_channel(options.write_queue);
     let mut thread = Thread {
         connection,
         clock,
-        auth_version,
+        auth_version: shared.auth_version,
+        recall: shared.recall,
         data_version: 0,
         jobs_max: options.commit_jobs_max,
         log_tells: false,
-        meters: meters.clone(),
+        meters: shared.meters.clone(),
     };
     let handle = std::thread::Builder::new()
         .name("writer".to_owned())
         .spawn(move || thread.serve(&receiver))
         .map_err(|error| Error::Unavailable(format!("the writer cannot be started: {error}")))?;
-    Ok(Handle { queue: Mutex::new(Some(sender)), thread: Mutex::new(Some(handle)), meters })
+    Ok(Handle { queue: Mutex::new(Some(sender)), thread: Mutex::new(Some(handle)), meters: shared.meters })
 }
 
 /// What the jobs of a group touched.
@@ -154,12 +160,15 @@ struct Touched {
     erased: bool,
     /// The ledger, by entries.
     entries: Entries,
+    /// Whose memories, and how.
+    memories: Vec<Publication>,
 }
 
 struct Thread {
     connection: Connection,
     clock: Clock,
     auth_version: Arc<AtomicU64>,
+    recall: Arc<Recall>,
     data_version: i64,
     jobs_max: usize,
     /// Whether the log still holds what has been erased.
@@ -205,9 +214,13 @@ impl Thread {
     /// One transaction with a savepoint a job. An error means that nothing of it was kept.
     fn commit(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<()> {
         self.run_statement("BEGIN IMMEDIATE")?;
-        let result = self.run_all(jobs).and_then(|touched| self.run_statement("COMMIT").map(|()| touched));
+        let result = self.run_all(jobs).and_then(|touched| {
+            self.recall.announce(&touched.memories);
+            self.run_statement("COMMIT").map(|()| touched)
+        });
         match result {
             Ok(touched) => {
+                self.recall.publish(touched.memories);
                 if touched.auth {
                     self.auth_version.fetch_add(1, Ordering::AcqRel);
                 }
@@ -217,6 +230,7 @@ impl Thread {
                 Ok(())
             }
             Err(error) => {
+                self.recall.publish(Vec::new());
                 if !self.connection.is_autocommit() {
                     self.run_statement("ROLLBACK")?;
                 }
@@ -242,19 +256,20 @@ impl Thread {
     /// Runs every job and tells what they touched.
     fn run_all(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<Touched> {
         self.notice_other_processes()?;
-        let reader = Reader { connection: &self.connection, now: self.clock.now() };
+        let reader = Reader { connection: &self.connection, now: self.clock.now(), recall: None };
         let auth_version = self.auth_version.load(Ordering::Acquire);
         let mut writer = Writer {
             reader,
             auth_version,
             auth_touched: false,
             erased: false,
-            words: Vec::new(),
+            memories: Vec::new(),
+            users_erased: Vec::new(),
             entries: Entries::default(),
         };
         for job in jobs {
             self.run_statement("SAVEPOINT job")?;
-            let (words_before, entries_before) = (writer.words.len(), writer.entries);
+            let before = (writer.memories.len(), writer.users_erased.len(), writer.entries);
             let keep = job.run(&mut writer);
             // A full disk or an I/O error may have rolled back the whole group: then no neighbour is acknowledged.
             if self.connection.is_autocommit() {
@@ -262,8 +277,9 @@ impl Thread {
             }
             if !keep {
                 self.run_statement("ROLLBACK TO job")?;
-                writer.words.truncate(words_before);
-                writer.entries = entries_before;
+                writer.memories.truncate(before.0);
+                writer.users_erased.truncate(before.1);
+                writer.entries = before.2;
             }
             self.run_statement("RELEASE job")?;
         }
@@ -271,7 +287,8 @@ impl Thread {
         if writer.erased {
             memory::forget_deleted_words(&mut writer)?;
         }
-        Ok(Touched { auth: writer.auth_touched, erased: writer.erased, entries: writer.entries })
+        let memories = memory::count_commit(&mut writer)?;
+        Ok(Touched { auth: writer.auth_touched, erased: writer.erased, memories, entries: writer.entries })
     }
 
     /// `data_version` changes when another process has committed: it may have changed who may do what.

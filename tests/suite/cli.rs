@@ -302,3 +302,15 @@ fn the_demo_says_at_once_that_its_address_is_taken() {
     assert!(said.contains(&address) && said.contains("--listen"), "{said}");
     assert_eq!(count_in(place.path()), 0);
 }
+
+#[test]
+fn a_repair_wants_to_be_alone_and_says_what_it_did() {
+    let directory = tempfile::tempdir().unwrap();
+    run(directory.path(), &["user", "add", "a@example.org"]);
+    let lock = tallybox::store::DirectoryLock::try_take(directory.path()).unwrap().unwrap();
+    let refusal = fails(&run_with(directory.path(), &["check", "--repair"], ""));
+    assert!(refusal.contains("stop it first"), "{refusal}");
+    drop(lock);
+    let said = run(directory.path(), &["check", "--repair"]);
+    assert!(said.starts_with("repaired: 0 vectors") && said.contains("ok: "), "{said}");
+}

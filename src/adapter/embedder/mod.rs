@@ -43,6 +43,11 @@ pub trait Embedder: Send + Sync {
     fn texts_of_a_call(&self) -> usize {
         1
     }
+
+    /// How many calls go on at once. Each of the model inside takes a core; one of an endpoint only waits.
+    fn calls_at_once(&self) -> usize {
+        2
+    }
 }
 
 /// Why texts could not be embedded.

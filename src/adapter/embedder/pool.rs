@@ -17,8 +17,6 @@ use crate::domain::memory::Embedding;
 use crate::domain::{Error, Result};
 use crate::meter::histogram;
 
-/// Threads that embed.
-const THREADS: usize = 2;
 /// Answers kept for texts that are asked again, such as a search that is repeated.
 const CACHED_MAX: usize = 512;
 /// Texts up to this many bytes are cut into windows where they are; longer ones on a thread that may take its time.
@@ -94,8 +92,9 @@ impl EmbedderPool {
             cache: Mutex::default(),
             time: histogram("tallybox_embedding_seconds", "How long a call of the embedding model took.", &TIMES)?,
         });
-        let mut threads = Vec::with_capacity(THREADS);
-        for number in 0..THREADS {
+        let count = shared.embedder.calls_at_once().max(1);
+        let mut threads = Vec::with_capacity(count);
+        for number in 0..count {
             let shared = Arc::clone(&shared);
             let thread = std::thread::Builder::new().name(format!("embedder-{number}")).spawn(move || shared.work());
             threads

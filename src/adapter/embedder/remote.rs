@@ -25,6 +25,9 @@ const DETAIL_CHARACTERS_MAX: usize = 200;
 /// Longest wait between two tries, whatever the endpoint asks for.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// Requests under way: so a slow one does not hold up the others.
+const CALLS_AT_ONCE: usize = 8;
+
 /// Settings of a [`Remote`].
 #[derive(Clone)]
 pub struct RemoteConfig {
@@ -234,6 +237,10 @@ impl Embedder for Remote {
 
     fn windows<'t>(&self, text: &'t str) -> Vec<&'t str> {
         windows::split(&self.tokenizer, text)
+    }
+
+    fn calls_at_once(&self) -> usize {
+        CALLS_AT_ONCE
     }
 
     fn texts_of_a_call(&self) -> usize {

@@ -1,7 +1,9 @@
 //! Memories: what is remembered, how large it is, what it asks of a quota, and how well it answers a search.
 
+mod code;
 mod embedding;
 pub(crate) mod field;
+mod run;
 mod score;
 pub mod transfer;
 
@@ -9,11 +11,10 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
 
+pub use code::{Code, Estimator};
 pub use embedding::{Embedding, EmbeddingFault};
-pub use score::{
-    Around, Corpus, Parts, WordRows, WordScores, dot_of_bytes, fused, hybrid, is_same_run, link, rounded, weighed,
-    word_scores,
-};
+pub use run::{RUN_GAP_MS, RUN_REACH, Run};
+pub use score::{Corpus, Evidence, Parts, Rarities, WordCount, bm25, dot_of_bytes, fuse, rounded, weighed};
 
 use super::unit::{MemoryId, Timestamp};
 use super::words::index_words;

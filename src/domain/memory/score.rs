@@ -1,17 +1,12 @@
 //! How well a memory answers: by its words (BM25), by its meaning (cosine), and by both.
 #![expect(clippy::float_arithmetic, clippy::cast_precision_loss, reason = "scores are floats, and no one's money")]
 
-use super::EMBEDDING_DIMENSIONS;
-use crate::domain::unit::Timestamp;
+use super::{EMBEDDING_DIMENSIONS, RUN_REACH};
 
 /// What the cosine weighs against the words, which weigh 1.
 const HYBRID_SEMANTIC_WEIGHT: f32 = 1.75;
 /// What a memory's neighbour counts for against its own evidence, by the distance in the conversation.
-const NEIGHBOUR_WEIGHTS: [f32; REACH] = [0.4, 0.16];
-/// How far before and after a memory there is evidence for it.
-const REACH: usize = 2;
-/// A longer silence ends a conversation that has no name.
-const RUN_GAP_MILLISECONDS: i64 = 30 * 60 * 1_000;
+const NEIGHBOUR_WEIGHTS: [f32; RUN_REACH] = [0.4, 0.16];
 /// What the cosines of neighbours count for beside their words, which are shared in full.
 const NEIGHBOUR_SEMANTIC_WEIGHT: f32 = 0.2;
 /// How much of its doubt a turn of a conversation costs that states nothing.
@@ -47,110 +42,126 @@ impl Corpus {
     }
 }
 
-/// Where a word of a query stands.
-#[derive(Clone, Debug, Default)]
-pub struct WordRows {
-    /// How many of the user's memories hold it.
-    pub memories_with_it: usize,
-    /// Which of the candidates, by their positions, and how often.
-    pub counts: Vec<(usize, u32)>,
+/// The share of one word in the BM25 of a text: `memories_with_it` of the corpus hold it, this one `count` times.
+pub fn bm25(corpus: Corpus, memories_with_it: usize, count: u32, text_bytes: i64) -> f32 {
+    corpus.rarity(memories_with_it) * saturated(count as f32 / corpus.length(text_bytes))
 }
 
-/// The positions of the candidates around one in its conversation: those just before and after, then those one further.
-pub type Around = [[Option<usize>; 2]; REACH];
+/// What so much of a word is worth: more of the same matters less and less.
+fn saturated(share: f32) -> f32 {
+    share * (BM25_SATURATION + 1.0) / (share + BM25_SATURATION)
+}
 
-/// Notes in `around` who stands beside whom in `run`, a conversation in its order. What is no candidate keeps its place and
-/// has no position.
-pub fn link(run: &[Option<usize>], around: &mut [Around]) {
-    for distance in 1..=REACH {
-        for (before, after) in run.iter().zip(run.iter().skip(distance)) {
-            let (Some(before), Some(after)) = (*before, *after) else { continue };
-            let places = distance.saturating_sub(1);
-            if let Some(place) = around.get_mut(before).and_then(|around| around.get_mut(places)) {
-                place[1] = Some(after);
-            }
-            if let Some(place) = around.get_mut(after).and_then(|around| around.get_mut(places)) {
-                place[0] = Some(before);
-            }
-        }
+/// The score of a hit and the parts it is made of; a part that was not used is none. All lie in 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Parts {
+    /// What hits are ordered by.
+    pub score: f32,
+    /// The cosine, 0 where negative.
+    pub semantic: Option<f32>,
+    /// BM25 over the best of the candidates.
+    pub keyword: Option<f32>,
+}
+
+/// How often a memory holds a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct WordCount {
+    /// In its text.
+    pub in_text: u32,
+    /// In the words of its day.
+    pub in_day: u32,
+}
+
+/// What scores have to know of the words of a query.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Rarities {
+    /// All memories of the user.
+    pub corpus: Corpus,
+    /// How many memories hold each word, in its text or its day.
+    pub holders: Vec<usize>,
+}
+
+/// What is known of a member of the pool.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Evidence {
+    /// Its cosine with the query; none where meaning is not asked for.
+    pub cosine: Option<f32>,
+    /// How often it holds each word of the query; none where words are not asked for.
+    pub words: Option<Vec<WordCount>>,
+    /// Bytes of its text.
+    pub text_bytes: i64,
+    /// Its neighbours in its run by their places in the pool, nearest first: those before, those after.
+    pub around: [[Option<usize>; RUN_REACH]; 2],
+}
+
+impl Evidence {
+    /// Where meaning alone counts.
+    pub fn of_meaning(cosine: f32) -> Self {
+        Self { cosine: Some(cosine), ..Self::default() }
+    }
+
+    /// How much of each word it holds, for its length.
+    fn shares(&self, corpus: Corpus) -> Option<Vec<f32>> {
+        let length = corpus.length(self.text_bytes);
+        let share = |count: &WordCount| count.in_text.saturating_add(count.in_day) as f32 / length;
+        Some(self.words.as_ref()?.iter().map(share).collect())
+    }
+
+    /// Its neighbours' places in the pool, each with what it lends, against 1 of its own.
+    fn neighbours(&self) -> impl Iterator<Item = (usize, f32)> {
+        let weighted = |side: [Option<usize>; RUN_REACH]| side.into_iter().zip(NEIGHBOUR_WEIGHTS);
+        self.around.into_iter().flat_map(weighted).filter_map(|(place, weight)| Some((place?, weight)))
+    }
+
+    /// Whether it is a turn of a conversation, as far as the pool knows.
+    pub fn is_turn(&self) -> bool {
+        self.around.iter().flatten().any(Option::is_some)
     }
 }
 
-/// Whether what happened at `later` still belongs to the conversation of what happened at `earlier`, where no session says so.
-pub const fn is_same_run(earlier: Timestamp, later: Timestamp) -> bool {
-    later.0.saturating_sub(earlier.0) <= RUN_GAP_MILLISECONDS
-}
-
-/// How well each candidate answers by words, over the best of them: by its own, and with those said around it.
-#[derive(Clone, Debug, Default)]
-pub struct WordScores {
-    /// By its own words alone, 0 to 1.
-    pub own: Vec<f32>,
-    /// With its neighbours' words. As `own` where nothing is known of neighbours.
-    pub with_neighbours: Vec<f32>,
-}
-
-/// BM25 of the candidates, whose texts are so long, for the words of a query. Words of neighbours count as some more of a
-/// memory's own before they saturate: a question and its answer are found together by words of both, and what says all of
-/// it is still ahead of what only stands beside.
-pub fn word_scores(corpus: Corpus, text_bytes: &[i64], words: &[WordRows], around: &[Around]) -> WordScores {
-    let mut scores = WordScores { own: vec![0.0; text_bytes.len()], with_neighbours: vec![0.0; text_bytes.len()] };
-    let mut shares = vec![0.0_f32; if around.is_empty() { 0 } else { text_bytes.len() }];
-    let mut touched: Vec<usize> = Vec::new();
-    for word in words {
-        let rarity = corpus.rarity(word.memories_with_it);
-        let of = |share: f32| rarity * share * (BM25_SATURATION + 1.0) / (share + BM25_SATURATION);
-        for (position, count) in &word.counts {
-            let Some(length) = text_bytes.get(*position).map(|bytes| corpus.length(*bytes)) else { continue };
-            let share = *count as f32 / length;
-            if let Some(score) = scores.own.get_mut(*position) {
-                *score += of(share);
-            }
-            let Some(neighbours) = around.get(*position) else { continue };
-            let mut lend = |position: usize, share: f32| {
-                if let Some(sum) = shares.get_mut(position) {
-                    *sum += share;
-                    touched.push(position);
-                }
-            };
-            lend(*position, share);
-            for (neighbours, weight) in neighbours.iter().zip(NEIGHBOUR_WEIGHTS) {
-                neighbours.iter().flatten().for_each(|position| lend(*position, weight * share));
+/// The scores of the members of a pool, in their order. Where both meaning and words are asked for, those said around a member
+/// lend it evidence: their words count as some more of its own before they saturate, so a question and its answer are found
+/// together by words of both, and what says all of it is still ahead of what only stands beside; their cosines add a little.
+/// The parts are a member's own.
+pub fn fuse(pool: &[Evidence], rarities: &Rarities) -> Vec<Parts> {
+    let shares: Vec<Option<Vec<f32>>> = pool.iter().map(|member| member.shares(rarities.corpus)).collect();
+    let worth = |shares: &[f32]| {
+        let of = |(share, holders): (&f32, &usize)| rarities.corpus.rarity(*holders) * saturated(*share);
+        shares.iter().zip(&rarities.holders).map(of).sum::<f32>()
+    };
+    let with_neighbours = |(member, own): (&Evidence, &Option<Vec<f32>>)| {
+        let mut sums = own.clone()?;
+        for (place, weight) in member.neighbours() {
+            let lent = shares.get(place).and_then(Option::as_ref).into_iter().flatten();
+            for (sum, share) in sums.iter_mut().zip(lent) {
+                *sum += weight * share;
             }
         }
-        for position in touched.drain(..) {
-            let (Some(share), Some(score)) = (shares.get_mut(position), scores.with_neighbours.get_mut(position))
-            else {
-                continue;
-            };
-            *score += of(std::mem::take(share));
-        }
-    }
-    if around.is_empty() {
-        scores.with_neighbours.clone_from(&scores.own);
-    }
-    over_best(&mut scores.own);
-    over_best(&mut scores.with_neighbours);
-    scores
+        Some(worth(&sums))
+    };
+    let own = over_best(shares.iter().map(|shares| shares.as_deref().map(worth)).collect());
+    let lent = over_best(pool.iter().zip(&shares).map(with_neighbours).collect());
+    let fuse_one = |((member, own), lent): ((&Evidence, Option<f32>), Option<f32>)| {
+        let parts = fused(member.cosine, own);
+        let is_hybrid = member.cosine.is_some() && own.is_some();
+        let score = if is_hybrid { fused(Some(cosine_with_neighbours(pool, member)), lent).score } else { parts.score };
+        Parts { score, ..parts }
+    };
+    pool.iter().zip(own).zip(lent).map(fuse_one).collect()
 }
 
-fn over_best(scores: &mut [f32]) {
-    let best = scores.iter().copied().fold(0.0, f32::max);
-    if best > 0.0 {
-        for score in scores.iter_mut() {
-            *score /= best;
-        }
-    }
+/// Each over the best of all.
+fn over_best(scores: Vec<Option<f32>>) -> Vec<Option<f32>> {
+    let best = scores.iter().flatten().copied().fold(0.0, f32::max);
+    let share = |score: f32| if best > 0.0 { score / best } else { 0.0 };
+    scores.into_iter().map(|score| score.map(share)).collect()
 }
 
-/// A memory's cosine with a little of its neighbours': 0 to 1, and never less than its own.
-fn cosine_with_neighbours(cosines: &[f32], position: usize, around: &Around) -> f32 {
-    let of = |position: usize| cosines.get(position).copied().unwrap_or_default().clamp(0.0, 1.0);
-    let lent = around
-        .iter()
-        .zip(NEIGHBOUR_WEIGHTS)
-        .flat_map(|(neighbours, weight)| neighbours.iter().flatten().map(move |position| weight * of(*position)));
-    (of(position) + NEIGHBOUR_SEMANTIC_WEIGHT * lent.sum::<f32>()).min(1.0)
+/// A member's cosine with a little of its neighbours': 0 to 1, and never less than its own.
+fn cosine_with_neighbours(pool: &[Evidence], member: &Evidence) -> f32 {
+    let of = |cosine: Option<f32>| cosine.unwrap_or_default().clamp(0.0, 1.0);
+    let lent = member.neighbours().map(|(place, weight)| weight * of(pool.get(place).and_then(|other| other.cosine)));
+    (of(member.cosine) + NEIGHBOUR_SEMANTIC_WEIGHT * lent.sum::<f32>()).min(1.0)
 }
 
 /// `score` of a turn of a conversation with this text: who only asks or says little answers little. Never more than
@@ -170,19 +181,8 @@ fn stated_bytes(text: &str) -> usize {
     sentences.filter(|sentence| !sentence.ends_with(QUESTION)).map(|sentence| sentence.trim().len()).sum()
 }
 
-/// The score of a hit and the parts it is made of; a part that was not used is none. All lie in 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq, Default)]
-pub struct Parts {
-    /// What hits are ordered by.
-    pub score: f32,
-    /// The cosine, 0 where negative.
-    pub semantic: Option<f32>,
-    /// BM25 over the best of the candidates.
-    pub keyword: Option<f32>,
-}
-
 /// The fused score: the weighted mean of the parts that were used.
-pub fn fused(semantic: Option<f32>, keyword: Option<f32>) -> Parts {
+fn fused(semantic: Option<f32>, keyword: Option<f32>) -> Parts {
     let semantic = semantic.map(|cosine| cosine.clamp(0.0, 1.0));
     let keyword = keyword.map(|share| share.clamp(0.0, 1.0));
     let score = match (semantic, keyword) {
@@ -212,14 +212,6 @@ pub fn dot_of_bytes(query: &[f32; EMBEDDING_DIMENSIONS], stored: &[u8]) -> f32 {
     sums.iter().sum()
 }
 
-/// What of a candidate is known before its text: its own parts, and a score that takes in its neighbours where it has any.
-pub fn hybrid(cosines: &[f32], words: &WordScores, position: usize, around: &Around) -> Parts {
-    let of = |scores: &[f32]| scores.get(position).copied();
-    let own = fused(of(cosines), of(&words.own));
-    let with_neighbours = fused(Some(cosine_with_neighbours(cosines, position, around)), of(&words.with_neighbours));
-    Parts { score: with_neighbours.score, ..own }
-}
-
 /// A score as answers show it, to six decimals.
 pub fn rounded(score: f32) -> f64 {
     (f64::from(score) * 1e6).round() / 1e6
@@ -236,70 +228,65 @@ mod tests {
         assert!((fused(None, Some(0.5)).score - 0.5).abs() < f32::EPSILON);
     }
 
-    fn at(position: usize, count: u32) -> (usize, u32) {
-        (position, count)
+    const CORPUS: Corpus = Corpus { memories: 100, text_bytes: 10_000 };
+
+    /// A pool of a conversation, each turn with its cosine and the words it holds.
+    fn conversation(turns: &[(f32, &[u32])]) -> Vec<Evidence> {
+        let place = |place: usize| (place < turns.len()).then_some(place);
+        let turn = |(at, (cosine, words)): (usize, &(f32, &[u32]))| Evidence {
+            cosine: Some(*cosine),
+            words: Some(words.iter().map(|count| WordCount { in_text: *count, in_day: 0 }).collect()),
+            text_bytes: 100,
+            around: [
+                [at.checked_sub(1), at.checked_sub(2)],
+                [place(at.saturating_add(1)), place(at.saturating_add(2))],
+            ],
+        };
+        turns.iter().enumerate().map(turn).collect()
     }
 
-    /// A conversation of `length` candidates.
-    fn conversation(length: usize) -> Vec<Around> {
-        let mut around = vec![Around::default(); length];
-        link(&(0..length).map(Some).collect::<Vec<_>>(), &mut around);
-        around
-    }
-
-    #[test]
-    fn neighbours_are_those_of_the_run_and_what_is_no_candidate_keeps_its_place() {
-        let mut around = vec![Around::default(); 4];
-        link(&[Some(2), None, Some(0), Some(1)], &mut around);
-        assert_eq!(around[0], [[None, Some(1)], [Some(2), None]]);
-        assert_eq!(around[1], [[Some(0), None], [None, None]]);
-        assert_eq!(around[2], [[None, None], [None, Some(0)]]);
-        assert_eq!(around[3], Around::default());
-        assert!(is_same_run(Timestamp(0), Timestamp(1_800_000)));
-        assert!(!is_same_run(Timestamp(0), Timestamp(1_800_001)));
+    fn rarities(holders: &[usize]) -> Rarities {
+        Rarities { corpus: CORPUS, holders: holders.to_vec() }
     }
 
     #[test]
     fn a_word_beside_counts_less_than_ones_own_and_is_no_own_word() {
-        let corpus = Corpus { memories: 100, text_bytes: 10_000 };
-        let words = [WordRows { memories_with_it: 2, counts: vec![at(0, 1), at(5, 1)] }];
-        let scores = word_scores(corpus, &[100; 6], &words, &conversation(5));
-        assert_eq!(scores.own, [1.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
-        let with = scores.with_neighbours;
-        assert!((with[0] - 1.0).abs() < 1e-6);
-        assert!(with[0] > with[1] && with[1] > with[2] && with[2] > 0.0, "{with:?}");
-        assert!(with[3].abs() < f32::EPSILON && with[5].abs() < f32::EPSILON, "{with:?}");
-        let alone = word_scores(corpus, &[100; 6], &words, &[]);
-        assert_eq!(alone.with_neighbours, scores.own);
+        let turns: [(f32, &[u32]); 4] = [(0.5, &[1]), (0.5, &[0]), (0.5, &[0]), (0.5, &[0])];
+        let found = fuse(&conversation(&turns), &rarities(&[2]));
+        let own: Vec<Option<f32>> = found.iter().map(|parts| parts.keyword).collect();
+        assert_eq!(own, [Some(1.0), Some(0.0), Some(0.0), Some(0.0)]);
+        let scores: Vec<f32> = found.iter().map(|parts| parts.score).collect();
+        assert!(scores[0] > scores[1] && scores[1] > scores[2] && scores[2] > scores[3], "{scores:?}");
+        // Nothing is lent where meaning or words alone are asked for.
+        let alone: Vec<Evidence> =
+            conversation(&turns).into_iter().map(|turn| Evidence { cosine: None, ..turn }).collect();
+        assert!(fuse(&alone, &rarities(&[2])).iter().all(|parts| Some(parts.score) == parts.keyword));
     }
 
     #[test]
     fn words_of_the_query_in_two_neighbours_lift_both() {
-        let corpus = Corpus { memories: 100, text_bytes: 10_000 };
-        let word = |positions: &[usize]| WordRows {
-            memories_with_it: positions.len(),
-            counts: positions.iter().map(|position| at(*position, 1)).collect(),
-        };
-        // The first and second hold a word each, the fourth one of them without the other near.
-        let words = [word(&[0, 4]), word(&[1, 9])];
-        let scores = word_scores(corpus, &[100; 10], &words, &conversation(6));
-        assert!((scores.own[0] - scores.own[4]).abs() < 1e-6);
-        assert!(scores.with_neighbours[0] > scores.with_neighbours[4]);
-        assert!(scores.with_neighbours.iter().all(|score| (0.0..=1.0).contains(score)));
+        // The first and second hold a word each, the last one of them without the other near.
+        let turns: [(f32, &[u32]); 6] =
+            [(0.4, &[1, 0]), (0.4, &[0, 1]), (0.4, &[0, 0]), (0.4, &[0, 0]), (0.4, &[0, 0]), (0.4, &[1, 0])];
+        let found = fuse(&conversation(&turns), &rarities(&[2, 2]));
+        assert_eq!(found[0].keyword, found[5].keyword);
+        assert!(found[0].score > found[5].score, "{found:?}");
+        assert!(found.iter().all(|parts| (0.0..=1.0).contains(&parts.score)));
     }
 
     #[test]
     fn a_score_with_neighbours_stays_within_1_and_its_parts_are_its_own() {
-        let around = conversation(3);
-        let words = WordScores { own: vec![0.0, 0.5, 0.0], with_neighbours: vec![0.4, 1.0, 0.4] };
-        let middle = hybrid(&[0.9, 1.0, 0.9], &words, 1, &around[1]);
-        assert_eq!(middle, Parts { score: 1.0, semantic: Some(1.0), keyword: Some(0.5) });
-        let lower = hybrid(&[-0.5, 0.4, -0.5], &words, 1, &around[1]);
-        assert_eq!(lower.semantic, Some(0.4));
-        assert!(lower.score < middle.score);
-        let edge = hybrid(&[0.0, 0.9, 0.0], &words, 0, &around[0]);
-        assert_eq!(edge.semantic, Some(0.0));
-        assert!(edge.score > hybrid(&[0.0, 0.9, 0.0], &words, 0, &Around::default()).score);
+        let pool = conversation(&[(0.9, &[1]), (1.0, &[9]), (0.9, &[1])]);
+        let found = fuse(&pool, &rarities(&[3]));
+        assert_eq!(found[1], Parts { score: 1.0, semantic: Some(1.0), keyword: Some(1.0) });
+        assert_eq!(found[0].semantic, Some(0.9));
+        let cosine = |cosines: [f32; 3], at: usize| {
+            let pool = conversation(&cosines.map(|cosine| (cosine, [0].as_slice())));
+            cosine_with_neighbours(&pool, &pool[at])
+        };
+        assert!(cosine([0.9, 0.4, 0.9], 1) > 0.4 && cosine([-0.9, 0.4, -0.9], 1) - 0.4 < 1e-6);
+        assert!((cosine([0.9, 1.0, 0.9], 1) - 1.0).abs() < f32::EPSILON);
+        assert!(pool[0].is_turn() && !Evidence::of_meaning(0.5).is_turn());
     }
 
     #[test]
@@ -318,19 +305,10 @@ mod tests {
     #[test]
     fn a_rare_word_in_a_short_text_says_most() {
         let corpus = Corpus { memories: 100, text_bytes: 10_000 };
-        let best_of = |first: (usize, i64), second: (usize, i64)| {
-            let words = [(0, first.0), (1, second.0)]
-                .map(|(position, with_it)| WordRows { memories_with_it: with_it, counts: vec![at(position, 1)] });
-            word_scores(corpus, &[first.1, second.1], &words, &[]).own
-        };
-        let rare = best_of((1, 100), (50, 100));
-        assert!(rare[0] > rare[1] && rare[1] > 0.0, "{rare:?}");
-        let short = best_of((5, 50), (5, 500));
-        assert!(short[0] > short[1], "{short:?}");
-        assert!(best_of((200, 100), (1, 100))[0] > 0.0);
-        let none =
-            word_scores(Corpus::default(), &[0], &[WordRows { memories_with_it: 1, counts: vec![at(0, 1)] }], &[]);
-        assert_eq!(none.own, [1.0]);
+        assert!(bm25(corpus, 1, 1, 100) > bm25(corpus, 50, 1, 100));
+        assert!(bm25(corpus, 5, 1, 50) > bm25(corpus, 5, 1, 500));
+        assert!(bm25(corpus, 200, 1, 100) > 0.0);
+        assert!(bm25(Corpus::default(), 1, 1, 0).is_finite());
     }
 
     #[test]

@@ -105,8 +105,9 @@ fn forget_progress(writer: &mut Writer<'_>) -> Result<()> {
     store_of::set_setting(writer, POSITION, None)
 }
 
-/// Another model may cut a text into more or fewer windows: the difference is booked, unless the memory's end already is.
-fn replace(
+/// Gives a memory new embeddings. There may be more or fewer windows: the difference is booked, unless the memory's end
+/// already is.
+pub(super) fn replace(
     writer: &mut Writer<'_>,
     policy: &QuotaPolicy,
     user: UserKey,
@@ -115,7 +116,7 @@ fn replace(
 ) -> Result<()> {
     let booked_until = store_of::booked_until(writer, user)?;
     if memory.expires_at.is_some_and(|end| end <= booked_until) {
-        return Ok(());
+        return store_of::replace_vectors(writer, memory.key, embeddings);
     }
     let after = Memory { size_bytes: stored_bytes(&memory.content, embeddings.len()), ..memory.clone() };
     store_of::update(writer, user, memory, &after, Some(embeddings))?;

@@ -1,19 +1,25 @@
 //! Finding memories by meaning and by word.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use crate::domain::auth::{Caller, UserKey};
 use crate::domain::memory::{
-    Around, Embedding, Filter, Hit, Memory, MemoryKey, Mode, Parts, WordScores, fused, hybrid, rounded, weighed,
+    Embedding, Evidence, Filter, Hit, Memory, MemoryKey, Mode, Parts, Rarities, fuse, rounded, weighed,
 };
 use crate::domain::unit::MemoryId;
 use crate::domain::{Error, Result};
 use crate::store::Reader;
-use crate::store::memory::{self as store_of, Candidate};
+use crate::store::memory::{self as store_of, Around, Field};
 
 /// Most of a memory's embeddings that look for similar ones.
 const SIMILAR_EMBEDDINGS_MAX: usize = 8;
+/// How many of the nearest by meaning are compared exactly.
+const POOL_MEANING: usize = 256;
+/// How many of the nearest by meaning and of the best by words are fused, with those around them.
+const POOL_HYBRID: usize = 128;
+/// How many of the best by words are looked at where words alone count.
+const POOL_WORDS: usize = 256;
 
 /// What a search asks.
 #[derive(Clone, Debug, Default)]
@@ -40,40 +46,127 @@ pub struct Search {
 /// Where the store cannot be read.
 pub fn search(reader: &Reader<'_>, caller: &Caller, search: &Search) -> Result<Vec<Hit>> {
     let user = caller.user.key;
-    let candidates = store_of::candidates(reader, user, &search.filter)?;
-    let semantic = match &search.embedding {
-        Some(embedding) if search.mode != Mode::Keyword => {
-            Some(store_of::cosines(reader, &candidates, std::slice::from_ref(embedding))?)
-        }
-        _ => None,
-    };
-    // By meaning alone or by words alone, a memory is found by its own.
-    let is_hybrid = semantic.is_some() && search.query.is_some() && search.mode == Mode::Hybrid;
-    let around = if is_hybrid { store_of::around(reader, user, &candidates)? } else { Vec::new() };
-    let keyword = match &search.query {
-        // Asked for its words alone, nor by the name of the month it was stored in.
-        Some(query) if search.mode != Mode::Semantic => {
-            store_of::keyword_scores(reader, user, &candidates, query, search.mode == Mode::Hybrid, &around)?
-        }
-        _ => None,
-    };
-    let mut ranked = match (&semantic, &keyword) {
-        (Some(cosines), Some(words)) => rank_hybrid(&candidates, cosines, words, &around),
-        (None, None) => return Ok(Vec::new()),
-        _ => rank(&candidates, semantic.as_deref(), keyword.as_ref().map(|words| &*words.own)),
-    };
-    let must_hold_words = search.mode == Mode::Keyword;
-    ranked.retain(|found| {
-        search.min_score.is_none_or(|least| rounded(found.parts.score) >= least)
-            && (!must_hold_words || found.parts.keyword > Some(0.0))
-    });
-    let mut hits = load_best(reader, user, ranked, search.limit, search.min_score)?;
+    let mut found = find(&Field::new(reader, user, &search.filter)?, search)?;
+    let mut hits = load_best(reader, user, &mut found, search.limit, search.min_score)?;
+    // The index in memory is ahead of this snapshot, and what is newer took places in the pool.
+    if found.is_short {
+        let mut found = find(&Field::without_index(reader, user, &search.filter)?, search)?;
+        hits = load_best(reader, user, &mut found, search.limit, search.min_score)?;
+    }
     if search.context > 0 {
         for hit in &mut hits {
             hit.context = store_of::neighbours(reader, user, &hit.memory, search.context)?;
         }
     }
     Ok(hits)
+}
+
+/// What a search came to.
+struct Found {
+    ranked: Vec<Ranked>,
+    /// Whether the pool was cut, so that there may be more than it holds.
+    is_cut: bool,
+    /// Whether some that are not in this snapshot took the places of others.
+    is_short: bool,
+}
+
+/// The members of a pool by their positions, each with its cosine where that is known.
+type Pool = BTreeMap<usize, Option<f32>>;
+
+/// The memories that may be among the best, fused.
+fn find(field: &Field<'_>, search: &Search) -> Result<Found> {
+    let embedding = search.embedding.as_ref().filter(|_| search.mode != Mode::Keyword).map(std::slice::from_ref);
+    let words = match &search.query {
+        // Asked for its words alone, a memory is found by its own, not by the name of the month it was stored in.
+        Some(query) if search.mode != Mode::Semantic => field.words(query, search.mode == Mode::Hybrid)?,
+        _ => None,
+    };
+    let mut pool = Pool::new();
+    let (mut is_cut, mut is_short) = (false, false);
+    let least = match (embedding, &words) {
+        (Some(_), Some(_)) => POOL_HYBRID,
+        (Some(_), None) => pool_of_meaning_alone(field.len()),
+        (None, _) => POOL_WORDS,
+    };
+    let count = least.max(search.limit * 2);
+    if let Some(embedding) = embedding {
+        let nearest = field.nearest(embedding, count)?;
+        (is_cut, is_short) = (nearest.found.len() < field.len(), nearest.is_short);
+        pool.extend(nearest.found.into_iter().map(|(position, cosine)| (position, Some(cosine))));
+    }
+    if let Some(words) = &words {
+        let best = best_of(&field.word_scores(words), count);
+        is_cut |= best.len() == count;
+        pool.extend(
+            best.into_iter()
+                .filter(|position| !pool.contains_key(position))
+                .map(|position| (position, None))
+                .collect::<Pool>(),
+        );
+    }
+    let around = if embedding.is_some() && words.is_some() { look_around(field, &mut pool)? } else { BTreeMap::new() };
+    if let Some(embedding) = embedding {
+        measure(field, &mut pool, embedding)?;
+    }
+    let evidence = pool.iter().map(|(position, cosine)| Evidence {
+        cosine: *cosine,
+        around: around.get(position).copied().unwrap_or_default(),
+        ..field.evidence(*position, words.as_ref())
+    });
+    let evidence: Vec<Evidence> = evidence.collect();
+    let parts = fuse(&evidence, &words.map(|words| words.rarities()).unwrap_or_default());
+    let ranked = pool.iter().zip(parts).zip(&evidence).filter_map(|(((position, cosine), parts), evidence)| {
+        let (key, cosine) = (field.key_of(*position)?, cosine.unwrap_or_default());
+        Some(Ranked { key, parts, cosine, is_turn: evidence.is_turn() })
+    });
+    let must_hold_words = search.mode == Mode::Keyword;
+    let ranked = ranked.filter(|found| {
+        search.min_score.is_none_or(|least| rounded(found.parts.score) >= least)
+            && (!must_hold_words || found.parts.keyword > Some(0.0))
+    });
+    Ok(Found { ranked: ranked.collect(), is_cut: is_cut && field.has_index(), is_short })
+}
+
+/// How many are compared exactly where meaning alone counts: measured so that of the ten nearest more than 99 in 100 are
+/// among them (see docs/decisions/search.md).
+fn pool_of_meaning_alone(memories: usize) -> usize {
+    (64 + memories / 512).min(POOL_MEANING)
+}
+
+/// The positions of the best `count` scores that are not 0, of equals the later.
+fn best_of(scores: &[f32], count: usize) -> Vec<usize> {
+    let mut best: Vec<usize> = (0..scores.len()).filter(|position| scores.get(*position) > Some(&0.0)).collect();
+    if best.len() > count && count > 0 {
+        let score = |position: &usize| scores.get(*position).copied().unwrap_or_default();
+        best.select_nth_unstable_by(count - 1, |left, right| {
+            score(right).total_cmp(&score(left)).then(right.cmp(left))
+        });
+        best.truncate(count);
+    }
+    best
+}
+
+/// Adds to the pool whatever is around its members in their runs, and gives of each who its neighbours are, by their places
+/// in the pool.
+fn look_around(field: &Field<'_>, pool: &mut Pool) -> Result<BTreeMap<usize, Around>> {
+    let members: Vec<usize> = pool.keys().copied().collect();
+    for neighbour in field.around(&members)?.iter().flatten().flatten().flatten() {
+        pool.entry(*neighbour).or_default();
+    }
+    let members: Vec<usize> = pool.keys().copied().collect();
+    let place_of = |neighbour: Option<usize>| members.binary_search(&neighbour?).ok();
+    let around = field.around(&members)?;
+    let places = around.into_iter().map(|sides| sides.map(|side| side.map(place_of)));
+    Ok(members.iter().copied().zip(places).collect())
+}
+
+/// Adds the cosines that are not known yet. Who has no vector in this snapshot leaves the pool.
+fn measure(field: &Field<'_>, pool: &mut Pool, embedding: &[Embedding]) -> Result<()> {
+    let unknown: Vec<usize> = pool.iter().filter(|(_, cosine)| cosine.is_none()).map(|(place, _)| *place).collect();
+    for (position, cosine) in unknown.iter().zip(field.cosines(&unknown, embedding)?) {
+        pool.insert(*position, Some(cosine.unwrap_or(-1.0)));
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy)]
@@ -108,57 +201,38 @@ impl PartialEq for Ranked {
 
 impl Eq for Ranked {}
 
-fn rank(candidates: &[Candidate], semantic: Option<&[f32]>, keyword: Option<&[f32]>) -> Vec<Ranked> {
-    let of = |scores: Option<&[f32]>, position: usize| scores.and_then(|scores| scores.get(position).copied());
-    let ranked = candidates.iter().enumerate().map(|(position, candidate)| {
-        let cosine = of(semantic, position);
-        Ranked {
-            key: candidate.key,
-            parts: fused(cosine, of(keyword, position)),
-            cosine: cosine.unwrap_or_default(),
-            is_turn: false,
-        }
-    });
-    ranked.collect()
-}
-
-fn rank_hybrid(candidates: &[Candidate], cosines: &[f32], words: &WordScores, around: &[Around]) -> Vec<Ranked> {
-    let ranked = candidates.iter().zip(cosines).zip(around).enumerate();
-    let ranked = ranked.map(|(position, ((candidate, cosine), around))| Ranked {
-        key: candidate.key,
-        parts: hybrid(cosines, words, position, around),
-        cosine: *cosine,
-        is_turn: *around != Around::default(),
-    });
-    ranked.collect()
-}
-
-/// The best `limit` of `ranked` with their texts, each weighed by it where it is a turn. Texts are loaded in the order of the
-/// scores without them, as long as one of them may still be among the best.
+/// Loads the best `limit`, each weighed by its text where it is a turn of a conversation. Texts are loaded in the order of the
+/// scores without them, as long as one may still be among the best. What is not in this snapshot gives way to the next; where
+/// the pool ends before the limit and was cut, the search is short.
 fn load_best(
     reader: &Reader<'_>,
     user: UserKey,
-    ranked: Vec<Ranked>,
+    found: &mut Found,
     limit: usize,
     min_score: Option<f64>,
 ) -> Result<Vec<Hit>> {
-    let mut remaining = BinaryHeap::from(ranked);
+    let mut remaining = BinaryHeap::from(std::mem::take(&mut found.ranked));
     let mut best: Vec<(Ranked, Memory)> = Vec::new();
-    while let Some(mut found) = remaining.pop() {
-        if best.len() >= limit && best.last().is_none_or(|(last, _)| *last >= found) {
+    let mut missing = false;
+    while let Some(mut ranked) = remaining.pop() {
+        if best.len() >= limit && best.last().is_none_or(|(last, _)| *last >= ranked) {
             break;
         }
-        let Some(memory) = store_of::find_by_key(reader, user, found.key)? else { continue };
-        if found.is_turn {
-            found.parts.score = weighed(found.parts.score, &memory.content.text);
+        let Some(memory) = store_of::find_by_key(reader, user, ranked.key)? else {
+            missing = true;
+            continue;
+        };
+        if ranked.is_turn {
+            ranked.parts.score = weighed(ranked.parts.score, &memory.content.text);
         }
-        if min_score.is_none_or(|least| rounded(found.parts.score) >= least) {
-            let place = best.partition_point(|(other, _)| *other >= found);
-            best.insert(place, (found, memory));
+        if min_score.is_none_or(|least| rounded(ranked.parts.score) >= least) {
+            let place = best.partition_point(|(other, _)| *other >= ranked);
+            best.insert(place, (ranked, memory));
             best.truncate(limit);
         }
     }
-    Ok(best.into_iter().map(|(found, memory)| Hit { memory, parts: found.parts, context: Vec::new() }).collect())
+    found.is_short |= missing && found.is_cut && best.len() < limit;
+    Ok(best.into_iter().map(|(ranked, memory)| Hit { memory, parts: ranked.parts, context: Vec::new() }).collect())
 }
 
 /// The caller's memories nearest to any of `embeddings`, best first, of at least the score `least`.
@@ -198,9 +272,20 @@ fn nearest(
     least: f64,
 ) -> Result<Vec<Hit>> {
     let embeddings = embeddings.get(..SIMILAR_EMBEDDINGS_MAX).unwrap_or(embeddings);
-    let candidates = store_of::candidates(reader, user, &Filter::default())?;
-    let cosines = store_of::cosines(reader, &candidates, embeddings)?;
-    let mut ranked = rank(&candidates, Some(&cosines), None);
-    ranked.retain(|found| Some(found.key) != except && rounded(found.parts.score) >= least);
-    load_best(reader, user, ranked, limit, None)
+    let find = |field: Field<'_>| {
+        let nearest = field.nearest(embeddings, pool_of_meaning_alone(field.len()).max(limit * 2 + 1))?;
+        let evidence: Vec<Evidence> = nearest.found.iter().map(|(_, cosine)| Evidence::of_meaning(*cosine)).collect();
+        let ranked = nearest.found.iter().zip(fuse(&evidence, &Rarities::default())).filter_map(
+            |((position, cosine), parts)| {
+                let key = field.key_of(*position).filter(|key| Some(*key) != except)?;
+                (rounded(parts.score) >= least).then_some(Ranked { key, parts, cosine: *cosine, is_turn: false })
+            },
+        );
+        let is_cut = nearest.found.len() < field.len() && field.has_index();
+        let mut found = Found { ranked: ranked.collect(), is_cut, is_short: nearest.is_short };
+        let hits = load_best(reader, user, &mut found, limit, None)?;
+        Ok::<_, Error>((hits, found.is_short))
+    };
+    let (hits, is_short) = find(Field::new(reader, user, &Filter::default())?)?;
+    if is_short { Ok(find(Field::without_index(reader, user, &Filter::default())?)?.0) } else { Ok(hits) }
 }

@@ -1,11 +1,14 @@
 //! What memories are found by: vectors, words, and the model the vectors were made with.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{OptionalExtension, params};
 
 use crate::domain::Result;
 use crate::domain::auth::UserKey;
-use crate::domain::memory::{Content, Embedding, MemoryKey};
+use crate::domain::memory::{Code, Content, Embedding, Memory, MemoryKey};
 use crate::domain::words::{date_words, index_words};
+use crate::store::recall::{Change, Publication, Row, SessionHash, Version};
 use crate::store::{Reader, Writer, fault};
 
 /// A memory's windows are one range of vector ids: its own id, shifted by this many bits, and the window.
@@ -80,13 +83,6 @@ fn terms(user: UserKey, words: &[String], content: &Content) -> String {
     body
 }
 
-/// A memory that enters the full-text index, or leaves it.
-pub(crate) struct WordChange {
-    memory: MemoryKey,
-    terms: String,
-    leaves: bool,
-}
-
 pub(super) fn insert_words(
     writer: &mut Writer<'_>,
     user: UserKey,
@@ -94,26 +90,71 @@ pub(super) fn insert_words(
     words: &[String],
     content: &Content,
 ) {
-    writer.words.push(WordChange { memory, terms: terms(user, words, content), leaves: false });
+    let change = Change::Words { memory: memory.0, terms: terms(user, words, content), leaves: false };
+    writer.memories.push((user, change));
 }
 
 pub(super) fn delete_words(writer: &mut Writer<'_>, user: UserKey, memory: MemoryKey, content: &Content) {
     let terms = terms(user, &index_words(&content.text), content);
-    writer.words.push(WordChange { memory, terms, leaves: true });
+    writer.memories.push((user, Change::Words { memory: memory.0, terms, leaves: true }));
 }
 
-/// Writes the changes of all jobs of a commit at once: FTS5 makes a piece of index at every savepoint otherwise, one a job,
-/// and then merges them.
+/// Notes that a memory is there in this form, with the codes of its embeddings where it has new ones.
+pub(super) fn note_put(writer: &mut Writer<'_>, user: UserKey, memory: &Memory, embeddings: Option<&[Embedding]>) {
+    let content = &memory.content;
+    let row = Row {
+        key: memory.key.0,
+        text_bytes: u32::try_from(content.text.len()).unwrap_or(u32::MAX),
+        expires_at: memory.expires_at,
+        session: SessionHash::of(content.session.as_deref()),
+        timestamp: content.timestamp,
+    };
+    let codes = embeddings.map(|embeddings| embeddings.iter().map(Code::of).collect());
+    writer.memories.push((user, Change::Put { row, codes }));
+}
+
+/// Writes the words that all jobs of a commit changed at once: FTS5 makes a piece of index at every savepoint otherwise, one
+/// a job, and then merges them.
 pub(crate) fn write_words(writer: &mut Writer<'_>) -> Result<()> {
-    for change in std::mem::take(&mut writer.words) {
-        let sql = if change.leaves {
+    for (_, change) in &writer.memories {
+        let Change::Words { memory, terms, leaves } = change else { continue };
+        let sql = if *leaves {
             "INSERT INTO words (words, rowid, body) VALUES ('delete', ?1, ?2)"
         } else {
             "INSERT INTO words (rowid, body) VALUES (?1, ?2)"
         };
-        writer.insert(sql, params![change.memory.0, change.terms])?;
+        writer.prepare(sql)?.insert(params![memory, terms]).map_err(fault)?;
     }
     Ok(())
+}
+
+/// Counts this commit for each user whose memories it changes, and gives what it changes of whom.
+pub(crate) fn count_commit(writer: &mut Writer<'_>) -> Result<Vec<Publication>> {
+    let mut of_users: BTreeMap<UserKey, Vec<Change>> = BTreeMap::new();
+    for (user, change) in std::mem::take(&mut writer.memories) {
+        of_users.entry(user).or_default().push(change);
+    }
+    let mut publications = Vec::with_capacity(of_users.len());
+    for (user, changes) in of_users {
+        if writer.users_erased.contains(&user) {
+            publications.push(Publication::erasure(user));
+            continue;
+        }
+        let mut statement = writer.prepare(
+            "INSERT INTO memory_versions (user_id, version) VALUES (?1, 1) \
+             ON CONFLICT DO UPDATE SET version = version + 1 RETURNING version",
+        )?;
+        let version = statement.query_row([user.0], |row| row.get(0)).map_err(fault)?;
+        drop(statement);
+        publications.push(Publication::new(user, version, changes));
+    }
+    Ok(publications)
+}
+
+/// How many commits changed a user's memories.
+pub(super) fn version(reader: &Reader<'_>, user: UserKey) -> Result<Version> {
+    let mut statement = reader.prepare("SELECT version FROM memory_versions WHERE user_id = ?1")?;
+    Ok(statement.query_row([user.0], |row| row.get(0)).optional().map_err(fault)?.unwrap_or(0))
 }
 
 /// Merges the whole full-text index into one piece: the words of what was deleted stand in it until then. FTS5's own

@@ -9,7 +9,9 @@ macro_rules! memory_columns {
 }
 use memory_columns;
 
+mod field;
 mod index;
+mod repair;
 mod search;
 mod source;
 mod totals;
@@ -18,6 +20,7 @@ use rusqlite::{CachedStatement, OptionalExtension, Row, params};
 use serde_json::{Map, Value};
 
 use super::id::{self, Table};
+use super::recall::Change;
 use super::{Reader, Writer, fault};
 use crate::domain::auth::UserKey;
 use crate::domain::memory::{
@@ -28,11 +31,12 @@ use crate::domain::unit::{MemoryId, Timestamp};
 use crate::domain::words::index_words;
 use crate::domain::{Error, Result};
 
+pub(crate) use field::{Around, Field};
 pub(crate) use index::{
-    WordChange, find_setting, forget_deleted_words, has_vectors, load_embeddings, replace_vectors, set_setting,
+    count_commit, find_setting, forget_deleted_words, has_vectors, load_embeddings, replace_vectors, set_setting,
     write_words,
 };
-pub(crate) use search::{Candidate, around, candidates, cosines, keyword_scores};
+pub(crate) use repair::{clear_words, delete_lost_vectors, enter_words, list_unembedded, restore_totals};
 pub(crate) use source::{has_source, note_source, release_source};
 pub(crate) use totals::{
     Held, add_held, book_ends, booked_until, due_users, ended, has_ended, held, held_of_tier, purge_ended,
@@ -123,7 +127,7 @@ pub(crate) fn insert(
     let key = MemoryKey(row);
     index::insert_vectors(writer, key, &new.embeddings)?;
     index::insert_words(writer, user, key, &new.words, &content);
-    Ok(Memory {
+    let memory = Memory {
         key,
         id: MemoryId(id::encode(Table::Memories, now, row)),
         content,
@@ -131,7 +135,9 @@ pub(crate) fn insert(
         last_seen_at: None,
         expires_at,
         size_bytes,
-    })
+    };
+    index::note_put(writer, user, &memory, Some(&new.embeddings));
+    Ok(memory)
 }
 
 /// Puts `after` in the place of `before`, with new vectors where there are some.
@@ -169,6 +175,7 @@ pub(crate) fn update(
         index::delete_words(writer, user, before.key, &before.content);
         index::insert_words(writer, user, before.key, &index_words(&content.text), content);
     }
+    index::note_put(writer, user, after, embeddings);
     Ok(())
 }
 
@@ -177,6 +184,7 @@ pub(crate) fn delete(writer: &mut Writer<'_>, user: UserKey, memory: &Memory) ->
     index::delete_words(writer, user, memory.key, &memory.content);
     index::delete_vectors(writer, memory.key)?;
     writer.execute("DELETE FROM memories WHERE id = ?1", [memory.key.0])?;
+    writer.memories.push((user, Change::Remove { key: memory.key.0 }));
     Ok(())
 }
 
@@ -200,6 +208,8 @@ pub(crate) fn erase_all(writer: &mut Writer<'_>, user: UserKey) -> Result<usize>
     }
     writer.execute("DELETE FROM memory_totals WHERE user_id = ?1", [user.0])?;
     writer.execute("DELETE FROM memory_expiry WHERE user_id = ?1", [user.0])?;
+    writer.execute("DELETE FROM memory_versions WHERE user_id = ?1", [user.0])?;
+    writer.users_erased.push(user);
     Ok(erased)
 }
 

@@ -1,17 +1,15 @@
-//! Candidates of a search, and how well they answer by words and by meaning.
+//! What searches read from the tables: candidates, vectors, words, sessions.
 
 use rusqlite::{CachedStatement, params};
 use serde_json::Value;
 
-use super::index::{date_term, memory_of_vector, text_term, vector_ids};
+use super::index::{memory_of_vector, vector_ids};
 use super::{code_of, metadata_of, tags_of};
 use crate::domain::Result;
 use crate::domain::auth::UserKey;
-use crate::domain::memory::{
-    Around, Corpus, Embedding, Filter, MemoryKey, WordRows, WordScores, dot_of_bytes, is_same_run, link, word_scores,
-};
+use crate::domain::memory::{Code, Filter, MemoryKey};
 use crate::domain::unit::Timestamp;
-use crate::domain::words::query_words;
+use crate::store::recall::{Postings, Read, Row, Rows, SessionHash, WORD_COUNT_MAX, posting};
 use crate::store::{Reader, fault};
 
 /// A memory that passes a search's filter.
@@ -19,7 +17,7 @@ use crate::store::{Reader, fault};
 pub(crate) struct Candidate {
     /// The memory.
     pub(crate) key: MemoryKey,
-    text_bytes: i64,
+    pub(super) text_bytes: i64,
 }
 
 /// The columns of a filter, as parameters 3 to 9 that [`bind_filter`] binds; one that is null does not restrict.
@@ -56,7 +54,7 @@ pub(super) fn bind_filter(
     bind().map_err(fault)
 }
 
-fn restricts(filter: &Filter) -> bool {
+pub(super) fn restricts(filter: &Filter) -> bool {
     let Filter { tiers, kinds, tags, metadata, session, created_after, created_before, after, before } = filter;
     let times = [created_after, created_before, after, before];
     !(tiers.is_empty() && kinds.is_empty() && tags.is_empty() && metadata.is_empty() && session.is_none())
@@ -64,7 +62,7 @@ fn restricts(filter: &Filter) -> bool {
 }
 
 /// The living memories of `user` that pass `filter`, in the order of their handles.
-pub(crate) fn candidates(reader: &Reader<'_>, user: UserKey, filter: &Filter) -> Result<Vec<Candidate>> {
+pub(super) fn candidates(reader: &Reader<'_>, user: UserKey, filter: &Filter) -> Result<Vec<Candidate>> {
     if !restricts(filter) {
         let mut statement = reader.prepare(
             "SELECT id, text_bytes FROM memories INDEXED BY memories_user \
@@ -75,13 +73,20 @@ pub(crate) fn candidates(reader: &Reader<'_>, user: UserKey, filter: &Filter) ->
         });
         return rows.and_then(Iterator::collect).map_err(fault);
     }
-    let sql = concat!(
+    let by_user = concat!(
         "SELECT id, text_bytes, tags, metadata FROM memories INDEXED BY memories_user \
          WHERE user_id = ?1 AND (expires_at IS NULL OR expires_at > ?2) ",
         filter_columns!(),
         " ORDER BY id"
     );
-    let mut statement = reader.prepare(sql)?;
+    // The rows of one session are few among all.
+    let by_session = concat!(
+        "SELECT id, text_bytes, tags, metadata FROM memories INDEXED BY memories_session \
+         WHERE user_id = ?1 AND session = ?5 AND (expires_at IS NULL OR expires_at > ?2) ",
+        filter_columns!(),
+        " ORDER BY id"
+    );
+    let mut statement = reader.prepare(if filter.session.is_some() { by_session } else { by_user })?;
     bind_filter(&mut statement, reader, user, filter)?;
     let mut rows = statement.raw_query();
     let mut found = Vec::new();
@@ -99,133 +104,144 @@ pub(crate) fn candidates(reader: &Reader<'_>, user: UserKey, filter: &Filter) ->
     Ok(found)
 }
 
-/// How well each candidate answers by the words of `query`, alone and with those `around` it. With `dated`, the words of a
-/// memory's day count as words of its text. None where the query has no words.
-pub(crate) fn keyword_scores(
-    reader: &Reader<'_>,
-    user: UserKey,
-    candidates: &[Candidate],
-    query: &str,
-    dated: bool,
-    around: &[Around],
-) -> Result<Option<WordScores>> {
-    let words = query_words(query);
-    if words.is_empty() {
-        return Ok(None);
-    }
-    let corpus = super::held(reader, user)?.into_iter().fold(Corpus::default(), |corpus, held| Corpus {
-        memories: corpus.memories.saturating_add(held.memories),
-        text_bytes: corpus.text_bytes.saturating_add(held.text_bytes),
-    });
-    let mut found = Vec::with_capacity(words.len());
-    let mut rows: Vec<(i64, u32)> = Vec::new();
-    for word in &words {
-        rows.clear();
-        collect_rows(reader, &text_term(user, word), &mut rows)?;
-        if dated {
-            collect_rows(reader, &date_term(user, word), &mut rows)?;
-            rows.sort_unstable_by_key(|(memory, _)| *memory);
-            rows.dedup_by(|next, kept| {
-                let same = next.0 == kept.0;
-                kept.1 += if same { next.1 } else { 0 };
-                same
-            });
-        }
-        // Both are in the order of the memories' handles.
-        let mut counts = Vec::with_capacity(rows.len().min(candidates.len()));
-        let mut position = 0;
-        for (memory, count) in &rows {
-            position += candidates.get(position..).unwrap_or_default().partition_point(|other| other.key.0 < *memory);
-            let Some(candidate) = candidates.get(position) else { break };
-            if candidate.key.0 == *memory {
-                counts.push((position, *count));
-            }
-        }
-        found.push(WordRows { memories_with_it: rows.len(), counts });
-    }
-    let text_bytes: Vec<i64> = candidates.iter().map(|candidate| candidate.text_bytes).collect();
-    Ok(Some(word_scores(corpus, &text_bytes, &found, around)))
-}
-
-/// The memories that hold a term, in the order of their handles, with how often.
-fn collect_rows(reader: &Reader<'_>, term: &str, rows: &mut Vec<(i64, u32)>) -> Result<()> {
-    let begin = rows.len();
+/// The memories that hold a term, with how often. `term` is one as the full-text index has it.
+pub(super) fn read_postings(reader: &Reader<'_>, term: &str) -> Result<Postings> {
     let mut statement = reader.prepare("SELECT doc FROM word_rows WHERE term = ?1")?;
-    let mut found = statement.query([term]).map_err(fault)?;
-    while let Some(row) = found.next().map_err(fault)? {
-        let memory = row.get(0).map_err(fault)?;
-        match rows.last_mut() {
-            Some((last, count)) if *last == memory => *count += 1,
-            _ => rows.push((memory, 1)),
-        }
-    }
-    debug_assert!(rows[begin..].is_sorted_by_key(|(memory, _)| *memory), "a term's rows come in order");
-    Ok(())
-}
-
-/// Which candidates stand around each in its conversation, by time: its session, or where it has none, what the user has
-/// without a session and without a long silence in between.
-pub(crate) fn around(reader: &Reader<'_>, user: UserKey, candidates: &[Candidate]) -> Result<Vec<Around>> {
-    let mut statement = reader.prepare(
-        "SELECT id, session, timestamp FROM memories INDEXED BY memories_session WHERE user_id = ?1 \
-         ORDER BY session, timestamp, id",
-    )?;
-    let mut rows = statement.query([user.0]).map_err(fault)?;
-    let mut around = vec![Around::default(); candidates.len()];
-    let mut run: Vec<Option<usize>> = Vec::new();
-    let mut session: Option<String> = None;
-    let mut before = Timestamp::default();
+    let mut rows = statement.query([term]).map_err(fault)?;
+    let mut found: Vec<(i64, u64)> = Vec::new();
     while let Some(row) = rows.next().map_err(fault)? {
-        let key = MemoryKey(row.get(0).map_err(fault)?);
-        let of = row.get_ref(1).and_then(|value| Ok(value.as_str_or_null()?)).map_err(fault)?;
-        let at = Timestamp(row.get(2).map_err(fault)?);
-        if of != session.as_deref() || (of.is_none() && !is_same_run(before, at)) {
-            link(&run, &mut around);
-            run.clear();
-            session = of.map(str::to_owned);
+        let memory = row.get(0).map_err(fault)?;
+        match found.last_mut() {
+            Some((last, count)) if *last == memory => *count += 1,
+            _ => found.push((memory, 1)),
         }
-        before = at;
-        run.push(candidates.binary_search_by_key(&key, |candidate| candidate.key).ok());
     }
-    link(&run, &mut around);
-    Ok(around)
+    debug_assert!(found.is_sorted_by_key(|(memory, _)| *memory), "a term's rows come in order");
+    let postings: Vec<u64> = found.into_iter().map(|(memory, n)| posting(memory, n.min(WORD_COUNT_MAX))).collect();
+    Ok(Postings::from_ordered(&postings))
 }
 
-/// The cosine of each candidate with the nearest of `queries`, by its best window: -1 to 1.
-pub(crate) fn cosines(reader: &Reader<'_>, candidates: &[Candidate], queries: &[Embedding]) -> Result<Vec<f32>> {
-    let mut cosines = vec![-1.0_f32; candidates.len()];
-    let best =
-        |stored: &[u8]| queries.iter().map(|query| dot_of_bytes(query.as_array(), stored)).fold(-1.0_f32, f32::max);
-    let (Some(first), Some(last)) = (candidates.first(), candidates.last()) else { return Ok(cosines) };
-    let span = last.key.0 - first.key.0;
-    // Where most of the memories in between are candidates, to walk past the others costs less than to look each one up.
-    if span < 4 * i64::try_from(candidates.len()).unwrap_or(i64::MAX) {
+/// A user's living memories session by session (those without one are one), in the order in which they follow each other:
+/// whether it has a session, when it happened, its id.
+pub(super) fn sessions(reader: &Reader<'_>, user: UserKey) -> Result<Vec<Vec<(bool, Timestamp, i64)>>> {
+    let mut statement = reader.prepare(
+        "SELECT id, session, timestamp FROM memories INDEXED BY memories_session \
+         WHERE user_id = ?1 AND (expires_at IS NULL OR expires_at > ?2) ORDER BY session, timestamp, id",
+    )?;
+    let mut rows = statement.query(params![user.0, reader.now().0]).map_err(fault)?;
+    let mut sessions: Vec<Vec<(bool, Timestamp, i64)>> = Vec::new();
+    let mut before: Option<Option<String>> = None;
+    while let Some(row) = rows.next().map_err(fault)? {
+        let mut read = || -> rusqlite::Result<()> {
+            let session = row.get_ref(1)?.as_str_or_null()?;
+            if before.as_ref().is_none_or(|before| before.as_deref() != session) {
+                before = Some(session.map(str::to_owned));
+                sessions.push(Vec::new());
+            }
+            let found = (session.is_some(), Timestamp(row.get(2)?), row.get(0)?);
+            sessions.last_mut().into_iter().for_each(|session| session.push(found));
+            Ok(())
+        };
+        read().map_err(fault)?;
+    }
+    Ok(sessions)
+}
+
+/// Hands each stored vector of the memories `keys` (in order) to `take`, with the memory's position among them.
+pub(super) fn each_vector(reader: &Reader<'_>, keys: &[i64], mut take: impl FnMut(usize, &[u8])) -> Result<()> {
+    let (Some(first), Some(last)) = (keys.first(), keys.last()) else { return Ok(()) };
+    let span = last - first;
+    // Where most of the memories in between are meant, to walk past the others costs less than to look each one up.
+    if span < 4 * i64::try_from(keys.len()).unwrap_or(i64::MAX) {
         let mut statement =
             reader.prepare("SELECT id, embedding FROM vectors WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
-        let range = [vector_ids(first.key.0).0, vector_ids(last.key.0).1];
-        let mut rows = statement.query(range).map_err(fault)?;
+        let mut rows = statement.query([vector_ids(*first).0, vector_ids(*last).1]).map_err(fault)?;
         let mut position = 0;
         while let Some(row) = rows.next().map_err(fault)? {
             let memory = memory_of_vector(row.get(0).map_err(fault)?);
-            while candidates.get(position).is_some_and(|candidate| candidate.key.0 < memory) {
+            while keys.get(position).is_some_and(|key| *key < memory) {
                 position += 1;
             }
-            let (Some(candidate), Some(cosine)) = (candidates.get(position), cosines.get_mut(position)) else { break };
-            if candidate.key.0 == memory {
-                let stored = row.get_ref(1).and_then(|value| Ok(value.as_blob()?)).map_err(fault)?;
-                *cosine = cosine.max(best(stored));
+            if keys.get(position) == Some(&memory) {
+                take(position, row.get_ref(1).and_then(|value| Ok(value.as_blob()?)).map_err(fault)?);
             }
         }
-        return Ok(cosines);
+        return Ok(());
     }
     let mut statement = reader.prepare("SELECT embedding FROM vectors WHERE id BETWEEN ?1 AND ?2")?;
-    for (candidate, cosine) in candidates.iter().zip(&mut cosines) {
-        let (first, last) = vector_ids(candidate.key.0);
+    for (position, key) in keys.iter().enumerate() {
+        let (first, last) = vector_ids(*key);
         let mut rows = statement.query([first, last]).map_err(fault)?;
         while let Some(row) = rows.next().map_err(fault)? {
-            let stored = row.get_ref(0).and_then(|value| Ok(value.as_blob()?)).map_err(fault)?;
-            *cosine = cosine.max(best(stored));
+            take(position, row.get_ref(0).and_then(|value| Ok(value.as_blob()?)).map_err(fault)?);
         }
     }
-    Ok(cosines)
+    Ok(())
+}
+
+/// How many rows a user's memories are, ended ones included.
+pub(super) fn count_rows(reader: &Reader<'_>, user: UserKey) -> Result<usize> {
+    let mut statement = reader.prepare("SELECT count(*) FROM memories INDEXED BY memories_user WHERE user_id = ?1")?;
+    let count: i64 = statement.query_row([user.0], |row| row.get(0)).map_err(fault)?;
+    Ok(usize::try_from(count).unwrap_or_default())
+}
+
+/// All of a user's memories, ended ones included, as the index in memory keeps them; unless that takes more than
+/// `bytes_max`.
+pub(super) fn read_rows(reader: &Reader<'_>, user: UserKey, bytes_max: usize) -> Result<Read> {
+    /// Memories whose vectors are read at once.
+    const SLICE: usize = 4_096;
+    let memories = count_rows(reader, user)?;
+    if memories.saturating_mul(size_of::<Row>() + size_of::<Code>()) > bytes_max {
+        return Ok(Read::TooMany { memories });
+    }
+    let mut found = read_places(reader, user, memories)?;
+    let mut statement = reader
+        .prepare("SELECT id, text_bytes FROM memories INDEXED BY memories_user WHERE user_id = ?1 ORDER BY id")?;
+    let lengths = statement.query_map([user.0], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?)));
+    for (row, length) in found.iter_mut().zip(lengths.map_err(fault)?) {
+        let (key, text_bytes) = length.map_err(fault)?;
+        debug_assert_eq!(row.key, key, "both indexes hold every memory");
+        row.text_bytes = text_bytes;
+    }
+    let mut rows = Rows::default();
+    for slice in found.chunks(SLICE) {
+        let keys: Vec<i64> = slice.iter().map(|row| row.key).collect();
+        let mut codes: Vec<Vec<Code>> = vec![Vec::new(); slice.len()];
+        each_vector(reader, &keys, |position, stored| {
+            if let Some(codes) = codes.get_mut(position) {
+                codes.push(Code::of_bytes(stored));
+            }
+        })?;
+        for (row, codes) in slice.iter().zip(codes) {
+            rows.put(*row, Some(&codes));
+        }
+        if rows.size_bytes() > bytes_max {
+            return Ok(Read::TooMany { memories });
+        }
+    }
+    Ok(Read::Rows(rows))
+}
+
+/// A user's memories in the order of their handles, without their lengths, from an index alone.
+fn read_places(reader: &Reader<'_>, user: UserKey, memories: usize) -> Result<Vec<Row>> {
+    let mut statement = reader.prepare(
+        "SELECT id, session, timestamp, expires_at FROM memories INDEXED BY memories_session WHERE user_id = ?1",
+    )?;
+    let mut found = statement.query([user.0]).map_err(fault)?;
+    let mut rows = Vec::with_capacity(memories);
+    while let Some(row) = found.next().map_err(fault)? {
+        let read = || -> rusqlite::Result<Row> {
+            Ok(Row {
+                key: row.get(0)?,
+                session: SessionHash::of(row.get_ref(1)?.as_str_or_null()?),
+                timestamp: Timestamp(row.get(2)?),
+                expires_at: row.get::<_, Option<i64>>(3)?.map(Timestamp),
+                text_bytes: 0,
+            })
+        };
+        rows.push(read().map_err(fault)?);
+    }
+    rows.sort_unstable_by_key(|row| row.key);
+    Ok(rows)
 }

@@ -2,8 +2,10 @@
 
 mod bounds;
 mod ending;
+mod index;
 mod model;
 mod quota;
+mod repair;
 mod search;
 mod transfer;
 mod write;

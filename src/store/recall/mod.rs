@@ -1,0 +1,314 @@
+//! An index in memory of what searches read most: codes of vectors, lengths, ends, the order of sessions, and the postings
+//! of words that were asked for. It is derived from the database, which alone counts, and bounded: users who have not
+//! searched for long leave it, and come back with their next search.
+//!
+//! The database counts the commits that changed a user's memories (`memory_versions`), and what is kept here says for
+//! which of them it stands. A search accepts what is as new as its snapshot or newer; it loads what it answers from the
+//! snapshot, so that what is newer can only be missing there. What is older was changed by another process, and is read
+//! anew. The writer hands its changes over after the commit and before any answer; a search whose snapshot is newer than
+//! what is kept waits for that.
+
+mod rows;
+mod slot;
+mod sorted;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use slot::Slot;
+
+use crate::domain::Result;
+use crate::domain::auth::UserKey;
+use crate::domain::memory::Code;
+pub(crate) use rows::{Row, Rows, SessionHash};
+pub(crate) use sorted::Sorted;
+
+/// How many commits changed a user's memories.
+pub(crate) type Version = i64;
+
+/// The memories that hold a word, each with how often: [`posting`]s in order.
+pub(crate) type Postings = Sorted<u64>;
+
+/// Bits of a posting that say how often a memory holds the word.
+const COUNT_BITS: u32 = 16;
+/// Beyond this, more of a word counts for no more.
+pub(crate) const WORD_COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+/// How long a search waits for changes that are being handed over; then it reads for itself.
+const PUBLICATION_TIMEOUT: Duration = Duration::from_secs(2);
+/// What an empty place of a user costs, in bytes.
+const SLOT_BYTES: usize = 512;
+
+/// A posting: whose, and how often.
+pub(crate) const fn posting(memory: i64, count: u64) -> u64 {
+    (memory.cast_unsigned() << COUNT_BITS) | count
+}
+
+/// Whose posting it is.
+pub(crate) const fn memory_of(posting: u64) -> i64 {
+    (posting >> COUNT_BITS).cast_signed()
+}
+
+/// How often it says.
+pub(crate) const fn count_of(posting: u64) -> u64 {
+    posting & WORD_COUNT_MAX
+}
+
+/// What happened to a memory.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// It is there, or is there in another form. Without codes those it has stay.
+    Put { row: Row, codes: Option<Vec<Code>> },
+    /// It is gone.
+    Remove { key: i64 },
+    /// It holds these terms from now on, or (where it `leaves`) no longer.
+    Words { memory: i64, terms: String, leaves: bool },
+}
+
+/// All that a commit changed of one user.
+#[derive(Debug)]
+pub(crate) struct Publication {
+    user: UserKey,
+    /// None where the user was erased.
+    version: Version,
+    changes: Vec<Change>,
+    is_erasure: bool,
+    size_bytes: usize,
+}
+
+impl Publication {
+    /// The changes of a commit that made `version`.
+    pub(crate) fn new(user: UserKey, version: Version, changes: Vec<Change>) -> Self {
+        let of = |change: &Change| {
+            size_of::<Change>()
+                + match change {
+                    Change::Put { codes, .. } => codes.as_ref().map_or(0, |codes| size_of_val(codes.as_slice())),
+                    Change::Remove { .. } => 0,
+                    Change::Words { terms, .. } => terms.len(),
+                }
+        };
+        let size_bytes = changes.iter().map(of).sum();
+        Self { user, version, changes, is_erasure: false, size_bytes }
+    }
+
+    /// The erasure of a user.
+    pub(crate) const fn erasure(user: UserKey) -> Self {
+        Self { user, version: Version::MAX, changes: Vec::new(), is_erasure: true, size_bytes: 0 }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The index.
+pub(crate) struct Recall {
+    bytes_max: usize,
+    users: Mutex<Users>,
+    /// Versions that are being committed, until their changes are handed over.
+    coming: Mutex<HashMap<UserKey, Version>>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Users {
+    places: HashMap<UserKey, Place>,
+    erased: HashSet<UserKey>,
+    size_bytes: usize,
+    time: u64,
+}
+
+struct Place {
+    slot: Arc<Slot>,
+    size_bytes: usize,
+}
+
+/// What keeping rows came to.
+pub(crate) enum Read {
+    /// They are there.
+    Rows(Rows),
+    /// There are so many memories that their rows do not fit.
+    TooMany {
+        /// How many.
+        memories: usize,
+    },
+}
+
+impl Recall {
+    /// Of at most about `bytes_max`; 0 keeps nothing.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, users: Mutex::default(), coming: Mutex::default(), arrived: Condvar::new() }
+    }
+
+    /// Most bytes it may take.
+    pub(crate) const fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// About how many bytes it takes.
+    pub(crate) fn size_bytes(&self) -> usize {
+        lock(&self.users).size_bytes
+    }
+
+    /// The place of a user, made where there is none; none where nothing of this user is to be kept.
+    fn slot(&self, user: UserKey) -> Option<Arc<Slot>> {
+        if self.bytes_max == 0 {
+            return None;
+        }
+        let mut users = lock(&self.users);
+        if users.erased.contains(&user) {
+            return None;
+        }
+        users.time += 1;
+        let time = users.time;
+        let place = users.places.entry(user).or_insert_with(|| Place { slot: Arc::default(), size_bytes: 0 });
+        place.slot.touch(time);
+        Some(Arc::clone(&place.slot))
+    }
+
+    /// Notes what a user's place takes now, and makes room where that is too much.
+    fn settle(&self, user: UserKey) {
+        let mut users = lock(&self.users);
+        let Some(place) = users.places.get_mut(&user) else { return };
+        let size_bytes = place.slot.size_bytes() + SLOT_BYTES;
+        let before = std::mem::replace(&mut place.size_bytes, size_bytes);
+        users.size_bytes = (users.size_bytes + size_bytes).saturating_sub(before);
+        if users.size_bytes <= self.bytes_max {
+            return;
+        }
+        let mut by_age: Vec<(u64, UserKey)> =
+            users.places.iter().map(|(user, place)| (place.slot.used(), *user)).collect();
+        by_age.sort_unstable_by_key(|(used, _)| *used);
+        // A little more than needed, so that not every search has to look for who leaves next.
+        let goal = self.bytes_max - self.bytes_max / 16;
+        for (_, user) in by_age {
+            if users.size_bytes <= goal {
+                break;
+            }
+            users.take_out(user);
+        }
+    }
+
+    /// The rows of `user` as of `version` or later. `read` reads them from the snapshot of that version where they are not
+    /// kept, `count` counts the memories. None where they do not fit.
+    pub(crate) fn rows(
+        &self,
+        user: UserKey,
+        version: Version,
+        count: impl Fn() -> Result<usize>,
+        read: impl FnOnce() -> Result<Read>,
+    ) -> Result<Option<Arc<Rows>>> {
+        let Some(slot) = self.slot(user) else { return Ok(None) };
+        if let Some(rows) = slot.rows(version) {
+            return Ok(Some(rows));
+        }
+        self.wait_for(user, version);
+        if let Some(rows) = slot.rows(version) {
+            return Ok(Some(rows));
+        }
+        let _alone = lock(&slot.reading);
+        if let Some(rows) = slot.rows(version) {
+            return Ok(Some(rows));
+        }
+        if slot.refuses(|| count().unwrap_or(usize::MAX)) {
+            return Ok(None);
+        }
+        let loading = Loading::begin(&slot);
+        let kept = match read()? {
+            Read::Rows(rows) => Some(slot.keep_rows(version, rows)),
+            Read::TooMany { memories } => {
+                slot.refuse(memories);
+                None
+            }
+        };
+        drop(loading);
+        self.settle(user);
+        Ok(kept)
+    }
+
+    /// The postings of each term as of `version` or later; `read` reads those of a term that are not kept.
+    pub(crate) fn postings(
+        &self,
+        user: UserKey,
+        version: Version,
+        term: &str,
+        read: impl FnOnce() -> Result<Postings>,
+    ) -> Result<Postings> {
+        let Some(slot) = self.slot(user) else { return read() };
+        if let Some(postings) = slot.postings(version, term) {
+            return Ok(postings);
+        }
+        let _alone = lock(&slot.reading);
+        if let Some(postings) = slot.postings(version, term) {
+            return Ok(postings);
+        }
+        let loading = Loading::begin(&slot);
+        let postings = read()?;
+        slot.keep_postings(version, term, &postings);
+        drop(loading);
+        self.settle(user);
+        Ok(postings)
+    }
+
+    /// Waits while `version` of `user` is committed and not handed over.
+    fn wait_for(&self, user: UserKey, version: Version) {
+        let coming = lock(&self.coming);
+        let is_coming = |coming: &mut HashMap<UserKey, Version>| coming.get(&user).is_some_and(|next| *next >= version);
+        // Whichever way it ends: what is kept then is looked at again.
+        drop(self.arrived.wait_timeout_while(coming, PUBLICATION_TIMEOUT, is_coming));
+    }
+
+    /// To be called before a commit: what it will change.
+    pub(super) fn announce(&self, publications: &[Publication]) {
+        if self.bytes_max > 0 && !publications.is_empty() {
+            let mut coming = lock(&self.coming);
+            coming.extend(publications.iter().map(|publication| (publication.user, publication.version)));
+        }
+    }
+
+    /// To be called after a commit: what it changed. With nothing, after one that failed.
+    pub(super) fn publish(&self, publications: Vec<Publication>) {
+        for publication in publications {
+            let user = publication.user;
+            if publication.is_erasure {
+                let mut users = lock(&self.users);
+                users.erased.insert(user);
+                users.take_out(user);
+                continue;
+            }
+            // Where nobody has searched, nothing is kept.
+            let slot = lock(&self.users).places.get(&user).map(|place| Arc::clone(&place.slot));
+            if let Some(slot) = slot {
+                slot.apply(&Arc::new(publication));
+                self.settle(user);
+            }
+        }
+        lock(&self.coming).clear();
+        self.arrived.notify_all();
+    }
+}
+
+impl Users {
+    fn take_out(&mut self, user: UserKey) {
+        if let Some(place) = self.places.remove(&user) {
+            place.slot.leave();
+            self.size_bytes = self.size_bytes.saturating_sub(place.size_bytes);
+        }
+    }
+}
+
+/// A read under way, ended however it ends.
+struct Loading<'s>(&'s Slot);
+
+impl<'s> Loading<'s> {
+    fn begin(slot: &'s Slot) -> Self {
+        slot.begin_loading();
+        Self(slot)
+    }
+}
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        self.0.end_loading();
+    }
+}
