@@ -28,7 +28,9 @@ impl Run {
         others: impl Iterator<Item = (T, Timestamp, bool)>,
     ) -> [Option<T>; RUN_REACH] {
         let mut near = [const { None }; RUN_REACH];
-        let (mut last, mut filled) = (from, 0);
+        let mut last = from;
+        let mut places = near.iter_mut();
+        let mut place = places.next();
         for (other, at, counts) in others {
             if self.has_gaps && at.0.abs_diff(last.0) > RUN_GAP_MS.unsigned_abs() {
                 break;
@@ -36,12 +38,12 @@ impl Run {
             if counts {
                 // What has ended does not bridge a gap either.
                 last = at;
-                if let Some(place) = near.get_mut(filled) {
+                if let Some(place) = place.take() {
                     *place = Some(other);
                 }
-                filled += 1;
+                place = places.next();
             }
-            if filled == RUN_REACH {
+            if place.is_none() {
                 break;
             }
         }
