@@ -1,4 +1,5 @@
 //! Short codes of embeddings, by which the nearest of many are narrowed down before they are compared exactly.
+#![expect(clippy::arithmetic_side_effects, reason = "places in arrays of known length")]
 
 use super::{EMBEDDING_DIMENSIONS, Embedding};
 
@@ -94,19 +95,19 @@ impl Code {
         u16::try_from(differing).unwrap_or(u16::MAX)
     }
 
-    /// A distance that no two codes have.
-    pub const BEYOND: u16 = EMBEDDING_DIMENSIONS as u16 + 1;
+    /// A distance that no two codes have: one more than there are signs.
+    pub const BEYOND: u16 = 385;
 }
 
 /// Estimates the inner product of one embedding with many by their codes: more exact than the distance of two codes, since
 /// the embedding's own numbers count, and slower. Sums over the 256 values of each byte of a code are made beforehand.
-pub struct Estimator(Box<[[f32; 256]; BYTES]>);
+pub struct Estimator(Vec<[f32; 256]>);
 
 #[expect(clippy::float_arithmetic, reason = "scores are floats, and no one's money")]
 impl Estimator {
     /// For `embedding`.
     pub fn new(embedding: &Embedding) -> Self {
-        let mut sums = Box::new([[0.0_f32; 256]; BYTES]);
+        let mut sums = vec![[0.0_f32; 256]; BYTES];
         let turned = turn(embedding.as_array());
         let (groups, _) = turned.as_chunks::<8>();
         for (sums, numbers) in sums.iter_mut().zip(groups) {

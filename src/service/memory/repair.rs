@@ -48,7 +48,9 @@ pub fn repair(
         position = last.key;
         let count = page.len() as u64;
         store.write_blocking(move |writer| {
-            page.iter().for_each(|(user, memory)| store_of::enter_words(writer, *user, memory));
+            for (user, memory) in &page {
+                store_of::enter_words(writer, *user, memory);
+            }
             Ok(())
         })?;
         repaired.indexed += count;

@@ -284,8 +284,7 @@ fn skip(candidates: &[Candidate], key: MemoryKey) -> usize {
 /// Both, with the counts of memories that are in both added up.
 fn unite(left: &Postings, right: &Postings) -> Vec<u64> {
     let mut united: Vec<u64> = left.iter().chain(right.iter()).copied().collect();
-    // A sort that finds the two ordered runs and merges them.
-    united.sort();
+    united.sort_unstable();
     united.dedup_by(|next, kept| {
         let is_same = memory_of(*next) == memory_of(*kept);
         if is_same {

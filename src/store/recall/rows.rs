@@ -280,11 +280,11 @@ impl Rows {
         let mut among = among.map(|keys| keys.iter().copied().peekable());
         for piece in &self.pieces {
             let begin = distances.len();
-            if !piece.is_mixed {
-                distances.extend(piece.codes.iter().map(|code| code.distance(query)));
-            } else {
+            if piece.is_mixed {
                 let nearest = |index| piece.codes_of(index).iter().map(|code| code.distance(query)).min();
                 distances.extend((0..piece.rows.len()).map(|index| nearest(index).unwrap_or(Code::BEYOND)));
+            } else {
+                distances.extend(piece.codes.iter().map(|code| code.distance(query)));
             }
             let of_piece = distances.get_mut(begin..).unwrap_or_default();
             if piece.is_over(now) {

@@ -288,7 +288,9 @@ mod tests {
 
     fn rows_of(table: &Table) -> Rows {
         let mut rows = Rows::default();
-        table.iter().for_each(|(key, length)| rows.put(row(*key, *length), Some(&[code()])));
+        for (key, length) in table {
+            rows.put(row(*key, *length), Some(&[code()]));
+        }
         rows
     }
 

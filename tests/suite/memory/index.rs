@@ -26,7 +26,7 @@ fn sentence(number: usize) -> String {
 }
 
 fn memory(number: usize) -> Value {
-    let session = (number % 3 > 0).then(|| format!("s{}", number / 10));
+    let session = (!number.is_multiple_of(3)).then(|| format!("s{}", number / 10));
     json!({"type": if number.is_multiple_of(50) { "rare" } else { "note" }, "input_context": sentence(number),
         "tier": if number % 7 == 3 { "stm" } else { "ltm" }, "session": session,
         "timestamp": format!("2025-01-{:02}T10:{:02}:00Z", 1 + number / 60 % 28, number % 60)})
