@@ -60,6 +60,7 @@ impl App {
         embedder: Arc<dyn Embedder>,
     ) -> anyhow::Result<Self> {
         let store = Store::open(data_directory, clock, &config.store)?;
+        store.read_blocking(memory::require_whole)?;
         adopt_model(&store, embedder.model())?;
         let pool = EmbedderPool::start(embedder, config.embedding.queue)?;
         let upstreams = Upstreams::new(&config.gateway)?;

@@ -98,8 +98,10 @@ impl Backups {
         let path = self.into.join(format!("{PREFIX}{}{SUFFIX}", now.to_utc().format(STAMP)));
         back_up(&self.data, &self.clock, &path)?;
         let mut made = self.made();
-        made.sort_unstable();
-        let surplus = made.len().saturating_sub(self.keep);
+        made.retain(|(_, other)| *other != path);
+        // One from the future tells nothing of today: the clock was wrong.
+        made.sort_unstable_by_key(|(at, _)| (*at <= now, *at));
+        let surplus = made.len().saturating_sub(self.keep.saturating_sub(1));
         for (_, old) in made.into_iter().take(surplus) {
             if let Err(error) = fs::remove_file(&old) {
                 tracing::warn!(%error, "an old backup stays: {}", old.display());

@@ -85,6 +85,8 @@ struct Attempt {
     /// How long the whole answer took, where it came to its end.
     duration: Option<Duration>,
     fault: Option<FaultKind>,
+    /// Whether it has begun to answer.
+    has_begun: bool,
 }
 
 impl Attempt {
@@ -97,6 +99,7 @@ impl Attempt {
             first_token: None,
             duration: None,
             fault: None,
+            has_begun: false,
         }
     }
 
@@ -111,7 +114,7 @@ impl Drop for Attempt {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
         figures.count(self.fault);
-        self.meters.count(&self.upstream, self.fault, self.duration);
+        self.meters.count(self, self.duration);
         if let Some(time) = self.first_token {
             figures.first_tokens.record(millis(time));
         }
@@ -141,10 +144,12 @@ impl Meters {
         })
     }
 
-    fn count(&self, upstream: &str, fault: Option<FaultKind>, duration: Option<Duration>) {
-        self.attempts.with_label_values(&[upstream, fault.map_or("answered", FaultKind::as_str)]).inc();
-        if let Some(time) = duration.filter(|_| fault.is_none()) {
-            self.seconds.with_label_values(&[upstream]).observe(time.as_secs_f64());
+    fn count(&self, attempt: &Attempt, duration: Option<Duration>) {
+        let otherwise = if attempt.has_begun { "answered" } else { "abandoned" };
+        let outcome = attempt.fault.map_or(otherwise, FaultKind::as_str);
+        self.attempts.with_label_values(&[&*attempt.upstream, outcome]).inc();
+        if let Some(time) = duration.filter(|_| attempt.fault.is_none()) {
+            self.seconds.with_label_values(&[&*attempt.upstream]).observe(time.as_secs_f64());
         }
     }
 }
@@ -304,16 +309,19 @@ impl Upstream {
             Attempt::begin(self).failed(&Fault::Busy);
             return Err(Fault::Busy);
         };
-        let attempt = Attempt::begin(self);
+        let mut attempt = Attempt::begin(self);
         match self.send(path, (body, headers), sent).await {
-            Ok(response) => Ok(Opened {
-                upstream: Arc::clone(&self.name),
-                silence_until: Instant::now() + self.timeout,
-                timeout: self.timeout,
-                response,
-                attempt,
-                _place: place,
-            }),
+            Ok(response) => {
+                attempt.has_begun = true;
+                Ok(Opened {
+                    upstream: Arc::clone(&self.name),
+                    silence_until: Instant::now() + self.timeout,
+                    timeout: self.timeout,
+                    response,
+                    attempt,
+                    _place: place,
+                })
+            }
             Err(fault) => {
                 attempt.failed(&fault);
                 Err(fault)

@@ -22,7 +22,7 @@ use crate::domain::memory::OnDuplicate;
 use crate::domain::quota::{Limit, Limits, Tiers};
 use crate::store::StoreOptions;
 pub use gateway::{Gateway, Secret, Upstream};
-pub use operations::{Backup, Metrics, MetricsAccess};
+pub use operations::{Backup, Log, Metrics, MetricsAccess};
 pub use source::Environment;
 use values::Values;
 
@@ -161,15 +161,6 @@ pub enum Provider {
     },
 }
 
-/// `[log]`
-#[derive(Clone, Debug)]
-pub struct Log {
-    /// One JSON object a line.
-    pub json: bool,
-    /// Filter.
-    pub level: String,
-}
-
 /// A list of networks.
 #[derive(Clone, Debug, Default)]
 pub struct Networks(Vec<IpNet>);
@@ -247,7 +238,7 @@ impl Config {
         let upgrade_url = section("dashboard").text("upgrade_url");
         let heartbeat_timeout_ms = section("agents").time("heartbeat_timeout");
         let keep_days = section("audit").integer("keep_days", 0..=36_500);
-        let log = log(&section("log"));
+        let log = operations::log(&section("log"));
         let mut store = store(&section("store"));
         store.index_bytes_max = section("memory").integer("index_bytes_max", 0..=1_099_511_627_776);
         let backup = operations::backup(&section("backup"));
@@ -441,15 +432,6 @@ fn read_secret_file(path: &str) -> Result<String, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"))?;
     let secret = text.lines().next().unwrap_or_default().to_owned();
     if secret.is_empty() { Err(format!("{path} holds nothing")) } else { Ok(secret) }
-}
-
-fn log(values: &Values<'_>) -> Log {
-    let json = values.name("format", &[("text", false), ("json", true)]).unwrap_or(false);
-    let level = values.text("level");
-    if let Err(why) = tracing_subscriber::EnvFilter::try_new(&level) {
-        values.fault("level", format!("must be a level or a filter such as tallybox=debug: {why}"));
-    }
-    Log { json, level }
 }
 
 fn store(values: &Values<'_>) -> StoreOptions {

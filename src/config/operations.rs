@@ -1,4 +1,4 @@
-//! What an operator sets up around the box: backups, metrics.
+//! What an operator sets up around the box: backups, metrics, logs.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -36,6 +36,15 @@ pub struct Backup {
     pub directory: Option<PathBuf>,
 }
 
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// One JSON object a line.
+    pub json: bool,
+    /// Filter.
+    pub level: String,
+}
+
 pub(super) fn metrics(values: &Values<'_>) -> Metrics {
     let known = [("off", MetricsAccess::Off), ("open", MetricsAccess::Open), ("token", MetricsAccess::Token)];
     let access = values.name("access", &known).unwrap_or(MetricsAccess::Token);
@@ -49,4 +58,13 @@ pub(super) fn backup(values: &Values<'_>) -> Backup {
         keep: values.integer("keep", 1..=10_000),
         directory: Some(values.text("directory")).filter(|path| !path.is_empty()).map(PathBuf::from),
     }
+}
+
+pub(super) fn log(values: &Values<'_>) -> Log {
+    let json = values.name("format", &[("text", false), ("json", true)]).unwrap_or(false);
+    let level = values.text("level");
+    if let Err(why) = tracing_subscriber::EnvFilter::try_new(&level) {
+        values.fault("level", format!("must be a level or a filter such as tallybox=debug: {why}"));
+    }
+    Log { json, level }
 }

@@ -32,8 +32,9 @@ pub struct Copied {
 /// `Unavailable` where a file cannot be read or written; `Internal` where the copy fails its proof.
 pub fn back_up(directory: &Path, clock: &Clock, target: &Path) -> Result<Copied> {
     let database = connection::database_path(directory);
-    if is_same(&database, target) {
-        return Err(Error::Unavailable(format!("{} is the database itself", target.display())));
+    let mut its_own = [database.clone(), directory.join("tallybox.lock")].into_iter().chain(companions(&database));
+    if its_own.any(|own| own == target || is_same(&own, target)) {
+        return Err(Error::Unavailable(format!("{} is the database itself, or belongs to it", target.display())));
     }
     let mut unfinished = Unfinished::create(target)?;
     copy(&database, &unfinished.path)?;
@@ -45,8 +46,8 @@ pub fn back_up(directory: &Path, clock: &Clock, target: &Path) -> Result<Copied>
 /// `tallybox.db.before-restore`. The lock shows that no server runs there.
 ///
 /// # Errors
-/// `Unavailable` for what is no database of ours, a newer schema, or files that cannot be read or written; `Internal` where
-/// the copy fails its proof. The database is then as it was.
+/// `Unavailable` for what is no database of ours, a newer schema, or files that cannot be read or written; `Busy` where
+/// another process has the database open; `Internal` where the copy fails its proof. The database is then as it was.
 pub fn restore(_lock: &DirectoryLock, directory: &Path, clock: &Clock, source: &Path) -> Result<Copied> {
     let database = connection::database_path(directory);
     if is_same(&database, source) {
@@ -55,12 +56,13 @@ pub fn restore(_lock: &DirectoryLock, directory: &Path, clock: &Clock, source: &
     if !source.is_file() {
         return Err(Error::Unavailable(format!("there is no file {}", source.display())));
     }
-    let mut unfinished = Unfinished::create(&directory.join("tallybox.db.restoring"))?;
+    // The lock makes the name ours, also where a killed restore has left it.
+    let mut unfinished = Unfinished::at(directory.join("tallybox.db.restoring"))?;
     copy(source, &unfinished.path)?;
     prove(&unfinished.path, clock)?;
-    if database.exists() {
-        keep_aside(&database, &directory.join("tallybox.db.before-restore"))?;
-    }
+    // The source may be what was kept aside before, whose name is about to change hands.
+    unfinished.sync()?;
+    keep_aside(&database, &directory.join("tallybox.db.before-restore"))?;
     unfinished.finish(&database)
 }
 
@@ -84,8 +86,12 @@ impl Unfinished {
         }
         let mut partial = name.to_owned();
         partial.push(format!(".partial-{}", std::process::id()));
-        let path = target.with_file_name(partial);
-        // What a process of that number left behind when it was killed.
+        // What a process of that number left behind when it was killed goes.
+        Self::at(target.with_file_name(partial))
+    }
+
+    /// A new file of that name.
+    fn at(path: PathBuf) -> Result<Self> {
         let _ = fs::remove_file(&path);
         OpenOptions::new()
             .write(true)
@@ -96,11 +102,17 @@ impl Unfinished {
         Ok(Self { path, kept: false })
     }
 
+    /// Brings it to the disk.
+    fn sync(&self) -> Result<()> {
+        let synced = File::open(&self.path).and_then(|file| file.sync_all());
+        synced.map_err(|error| unwritable(&self.path, &error))
+    }
+
     /// Brings it to the disk and gives it its name.
     fn finish(&mut self, target: &Path) -> Result<Copied> {
+        self.sync()?;
         let named = || -> io::Result<u64> {
             let file = File::open(&self.path)?;
-            file.sync_all()?;
             fs::rename(&self.path, target)?;
             sync_directory(target)?;
             Ok(file.metadata()?.len())
@@ -114,10 +126,8 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.kept {
-            for suffix in ["", "-wal", "-shm", "-journal"] {
-                let mut name = self.path.clone().into_os_string();
-                name.push(suffix);
-                let _ = fs::remove_file(name);
+            for path in companions(&self.path).iter().chain([&self.path]) {
+                let _ = fs::remove_file(path);
             }
         }
     }
@@ -177,37 +187,52 @@ fn prove(path: &Path, clock: &Clock) -> Result<()> {
     }
 }
 
-/// Gives what is about to be replaced a second name, with all that its log holds. At no moment is there no database.
+/// SQLite's own files beside a database.
+fn companions(database: &Path) -> [PathBuf; 3] {
+    ["-wal", "-shm", "-journal"].map(|suffix| with_suffix(database, suffix))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Gives what is about to be replaced a second name, with all that its log holds. At no moment is there no database, and at
+/// the end there is no log beside it: SQLite would play an old one over the new file.
 fn keep_aside(database: &Path, aside: &Path) -> Result<()> {
     let fold = || -> Result<()> {
         let connection = open(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        connection.pragma_update(None, "journal_mode", "DELETE").map_err(fault)?;
+        let mode = connection.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get::<_, String>(0));
+        if mode.map_err(fault)? == "wal" {
+            return Err(Error::Busy("the database"));
+        }
         connection.close().map_err(|(_, error)| fault(error))
     };
+    let had_one = database.exists();
     // A database that is damaged may not be able to; its log then goes with it.
-    let folded = fold();
-    let names = |path: &Path| {
-        ["-wal", "-shm"].map(|suffix| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(suffix);
-            PathBuf::from(name)
-        })
-    };
+    if had_one && matches!(fold(), Err(Error::Busy(_))) {
+        return Err(Error::Unavailable("another process has the database open: let it end first".to_owned()));
+    }
     let aside_them = || -> io::Result<()> {
-        for old in names(aside).iter().map(PathBuf::as_path).chain([aside]) {
-            match fs::remove_file(old) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+        if had_one {
+            let next = with_suffix(aside, ".next");
+            let _ = fs::remove_file(&next);
+            if fs::hard_link(database, &next).is_err() {
+                // A file system without second names.
+                fs::copy(database, &next)?;
+                File::open(&next)?.sync_all()?;
             }
+            fs::rename(&next, aside)?;
         }
-        if fs::hard_link(database, aside).is_err() {
-            // A file system without second names.
-            fs::copy(database, aside)?;
-            File::open(aside)?.sync_all()?;
-        }
-        for (old, new) in names(database).iter().zip(names(aside)) {
-            if folded.is_err() && old.exists() {
-                fs::rename(old, new)?;
+        for (own, with_aside) in companions(database).iter().zip(companions(aside)) {
+            // A log without its database must not come to lie beside another one.
+            let kept = if had_one { with_aside } else { with_suffix(own, ".before-restore") };
+            for result in [fs::remove_file(&kept), fs::rename(own, &kept)] {
+                match result {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
             }
         }
         sync_directory(aside)

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -19,6 +19,9 @@ use super::recall::{Publication, Recall};
 use super::{Reader, StoreOptions, Writer, fault, memory};
 use crate::clock::Clock;
 use crate::domain::{Error, Result};
+
+/// How soon it is tried again to empty the log after an erasure: whoever writes waits meanwhile.
+const LOG_RETRY: Duration = Duration::from_secs(1);
 
 /// Where a job's commit ended.
 enum Fate {
@@ -143,6 +146,7 @@ pub(super) fn start(connection: Connection, clock: Clock, shared: Shared, option
         data_version: 0,
         jobs_max: options.commit_jobs_max,
         log_tells: false,
+        log_tried_at: None,
         meters: shared.meters.clone(),
     };
     let handle = std::thread::Builder::new()
@@ -173,6 +177,7 @@ struct Thread {
     jobs_max: usize,
     /// Whether the log still holds what has been erased.
     log_tells: bool,
+    log_tried_at: Option<Instant>,
     meters: Meters,
 }
 
@@ -193,6 +198,9 @@ impl Thread {
             }
             for job in jobs.drain(..) {
                 job.answer(&fate);
+            }
+            if self.log_tells && self.log_tried_at.is_none_or(|at| at.elapsed() >= LOG_RETRY) {
+                self.forget_erased();
             }
         }
         if let Err(error) = super::connection::optimize(&self.connection) {
@@ -225,8 +233,10 @@ impl Thread {
                     self.auth_version.fetch_add(1, Ordering::AcqRel);
                 }
                 self.meters.count(&touched.entries);
-                self.log_tells |= touched.erased;
-                self.forget_erased();
+                if touched.erased {
+                    self.log_tells = true;
+                    self.forget_erased();
+                }
                 Ok(())
             }
             Err(error) => {
@@ -239,12 +249,10 @@ impl Thread {
         }
     }
 
-    /// After an erasure the log is emptied. Where a reader still needs it, the next commit tries again, which the worker
-    /// makes within a second.
+    /// After an erasure the log is emptied, before anyone is told that it is done. Where a reader still needs it, a later
+    /// commit tries again, once its writes are answered.
     fn forget_erased(&mut self) {
-        if !self.log_tells {
-            return;
-        }
+        self.log_tried_at = Some(Instant::now());
         match super::connection::empty_log(&self.connection) {
             Ok(emptied) => self.log_tells = !emptied,
             Err(error) => {

@@ -122,10 +122,10 @@ async fn what_cannot_be_restored_changes_nothing() {
     let mut foreign = bytes.clone();
     foreign[68..72].fill(1);
     fs::write(file("foreign.db"), foreign).unwrap();
-    // A page somewhere in the middle that is not what it was.
+    // Pages in the middle that are not what they were.
     let mut damaged = bytes;
-    let middle = damaged.len() / 2 / 4096 * 4096;
-    damaged[middle..middle + 4096].fill(0xa5);
+    let (from, to) = (damaged.len() / 4, damaged.len() * 3 / 4);
+    damaged[from..to].fill(0xa5);
     fs::write(file("damaged.db"), damaged).unwrap();
     let before = names_in(directory.path());
     for (name, why) in [

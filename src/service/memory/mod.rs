@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 pub use expiry::{book_due, book_ends, is_due, purge};
 pub use reembed::{Progress, adopt_model, reembed};
-pub use repair::{Repaired, repair};
+pub use repair::{Repaired, repair, require_whole};
 pub use search::{Search, search, similar, similar_to};
 pub use transfer::{Page, Ready, Written, keep, missing, page};
 pub use write::{DeletedSlice, Stored, delete, delete_slice, has_room, patch, require_room, sizes, store};

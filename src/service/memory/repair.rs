@@ -2,10 +2,10 @@
 
 use super::super::quota::Policy as QuotaPolicy;
 use super::reembed::{Progress, replace};
-use crate::domain::Result;
 use crate::domain::memory::{Embedding, MemoryKey};
-use crate::store::Store;
+use crate::domain::{Error, Result};
 use crate::store::memory as store_of;
+use crate::store::{Reader, Store};
 
 /// What was made anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -18,6 +18,22 @@ pub struct Repaired {
     pub indexed: u64,
     /// Rows of totals that were put right.
     pub totals: usize,
+}
+
+/// The setting that says that a repair has begun and not ended.
+const REPAIRING: &str = "repairing";
+
+/// Refuses a database whose repair has begun and not ended: its full text lacks words, so that nothing could be deleted.
+///
+/// # Errors
+/// `Unavailable` that says what to do.
+pub fn require_whole(reader: &Reader<'_>) -> Result<()> {
+    match store_of::find_setting(reader, REPAIRING)? {
+        None => Ok(()),
+        Some(_) => Err(Error::Unavailable(
+            "a repair of this database was interrupted: run `tallybox check --repair` to its end".to_owned(),
+        )),
+    }
 }
 
 /// Memories of one write.
@@ -36,6 +52,7 @@ pub fn repair(
 ) -> Result<Repaired> {
     let mut repaired = Repaired::default();
     (repaired.vectors_deleted, repaired.totals) = store.write_blocking(|writer| {
+        store_of::set_setting(writer, REPAIRING, Some("yes"))?;
         let deleted = store_of::delete_lost_vectors(writer)?;
         store_of::clear_words(writer)?;
         Ok((deleted, store_of::restore_totals(writer)?))
@@ -60,6 +77,7 @@ pub fn repair(
     loop {
         let page = store.read_blocking(|reader| store_of::list_unembedded(reader, SLICE))?;
         if page.is_empty() {
+            store.write_blocking(|writer| store_of::set_setting(writer, REPAIRING, None))?;
             return Ok(repaired);
         }
         repaired.embedded += page.len();

@@ -14,6 +14,9 @@ use crate::store::memory::{self as store_of, Around, Field};
 
 /// Most of a memory's embeddings that look for similar ones.
 const SIMILAR_EMBEDDINGS_MAX: usize = 8;
+/// Text of neighbours in an answer, in bytes: hits whose neighbours would take more go without. Each may be 256 KiB long, and
+/// there may be a thousand of them.
+const CONTEXT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How many of the nearest by meaning are compared exactly.
 const POOL_MEANING: usize = 256;
 /// How many of the nearest by meaning and of the best by words are fused, with those around them.
@@ -54,8 +57,14 @@ pub fn search(reader: &Reader<'_>, caller: &Caller, search: &Search) -> Result<V
         hits = load_best(reader, user, &mut found, search.limit, search.min_score)?;
     }
     if search.context > 0 {
+        let mut left = CONTEXT_BYTES_MAX;
         for hit in &mut hits {
             hit.context = store_of::neighbours(reader, user, &hit.memory, search.context)?;
+            let bytes = hit.context.iter().map(|memory| memory.content.text.len()).sum();
+            match left.checked_sub(bytes) {
+                Some(rest) => left = rest,
+                None => hit.context.clear(),
+            }
         }
     }
     Ok(hits)

@@ -116,7 +116,12 @@ pub(super) fn note_put(writer: &mut Writer<'_>, user: UserKey, memory: &Memory, 
 /// Writes the words that all jobs of a commit changed at once: FTS5 makes a piece of index at every savepoint otherwise, one
 /// a job, and then merges them.
 pub(crate) fn write_words(writer: &mut Writer<'_>) -> Result<()> {
-    for (_, change) in &writer.memories {
+    write_words_of(writer, &writer.memories)
+}
+
+/// Writes the words of some changes.
+pub(super) fn write_words_of(writer: &Writer<'_>, changes: &[(UserKey, Change)]) -> Result<()> {
+    for (_, change) in changes {
         let Change::Words { memory, terms, leaves } = change else { continue };
         let sql = if *leaves {
             "INSERT INTO words (words, rowid, body) VALUES ('delete', ?1, ?2)"
@@ -134,10 +139,10 @@ pub(crate) fn count_commit(writer: &mut Writer<'_>) -> Result<Vec<Publication>> 
     for (user, change) in std::mem::take(&mut writer.memories) {
         of_users.entry(user).or_default().push(change);
     }
-    let mut publications = Vec::with_capacity(of_users.len());
+    let mut publications: Vec<Publication> =
+        writer.users_erased.iter().map(|user| Publication::erasure(*user)).collect();
     for (user, changes) in of_users {
         if writer.users_erased.contains(&user) {
-            publications.push(Publication::erasure(user));
             continue;
         }
         let mut statement = writer.prepare(

@@ -201,9 +201,13 @@ pub(crate) fn erase_all(writer: &mut Writer<'_>, user: UserKey) -> Result<usize>
         if page.is_empty() {
             break;
         }
+        let before = writer.memories.len();
         for memory in &page {
             delete(writer, user, memory)?;
         }
+        // All the words of a user may be more than main memory holds; and of an erasure nobody needs to know what was there.
+        let changes = writer.memories.split_off(before);
+        index::write_words_of(writer, &changes)?;
         erased += page.len();
     }
     writer.execute("DELETE FROM memory_totals WHERE user_id = ?1", [user.0])?;

@@ -359,8 +359,10 @@ mod tests {
         ordered.sort_by_key(Row::place);
         for (place, row) in ordered.iter().enumerate() {
             let near = |other: &&Row| other.session == row.session;
-            let after: Vec<i64> = ordered.iter().skip(place + 1).filter(near).take(3).map(|row| row.key).collect();
-            let before: Vec<i64> = ordered.iter().take(place).rev().filter(near).take(3).map(|row| row.key).collect();
+            let after: Vec<i64> =
+                ordered.iter().skip(place + 1).filter(near).take(RUN_REACH).map(|row| row.key).collect();
+            let before: Vec<i64> =
+                ordered.iter().take(place).rev().filter(near).take(RUN_REACH).map(|row| row.key).collect();
             let found = rows.around(row.key, now).map(|side| side.into_iter().flatten().collect::<Vec<i64>>());
             assert_eq!(found, [before, after]);
         }

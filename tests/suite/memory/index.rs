@@ -104,7 +104,9 @@ async fn what_was_written_is_found_at_once_and_what_was_deleted_never_again() {
         let (app, user) = (Arc::clone(&app), user.clone());
         tasks.spawn(async move {
             for round in 0..25 {
-                let unique = format!("unique{task}x{round}");
+                // One word each, without parts that others share.
+                let letter = |number: usize| char::from(b'a' + u8::try_from(number).unwrap());
+                let unique = format!("uniq{}{}k", letter(task), letter(round));
                 let text = format!("{unique} {}", sentence(round));
                 let body = json!({"type": "note", "input_context": text, "session": format!("s{task}")});
                 let id = app.store(&user, body).await.expect(201).json["id"].as_str().unwrap().to_owned();
@@ -116,7 +118,7 @@ async fn what_was_written_is_found_at_once_and_what_was_deleted_never_again() {
                         "{mode}: {found:?}"
                     );
                 }
-                let changed = format!("changed{task}x{round}");
+                let changed = format!("chang{}{}k", letter(task), letter(round));
                 let patch = json!({"input_context": format!("{changed} {}", sentence(round + 1))});
                 app.call("PATCH", &format!("/memory/{id}"), Some(&user.token), Some(patch)).await.expect(200);
                 let found = app.search(&user, json!({"query": changed, "mode": "keyword"})).await;
