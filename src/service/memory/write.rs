@@ -7,7 +7,7 @@ use super::{Policy, act_on, book, book_ends, end_of, held_by, lacks_embedding};
 use crate::domain::auth::Caller;
 use crate::domain::ledger::ResourceType;
 use crate::domain::memory::{
-    Content, Demand, EMBEDDING_BYTES, Embedding, Filter, METADATA_BYTES_MAX, Memory, MemoryTier, NewMemory,
+    Content, Demand, EMBEDDING_BYTES, Embedding, Filter, METADATA_BYTES_MAX, Memory, MemoryKey, MemoryTier, NewMemory,
     OnDuplicate, Patch, TAGS_MAX, json_of_metadata, stored_bytes, unique,
 };
 use crate::domain::quota::{Limit, Standing, Usage};
@@ -265,11 +265,14 @@ pub fn delete_slice(
     let mut text_bytes = 0_usize;
     let mut at_end = false;
     let mut deleted = [Held::default(); 3];
+    // From the newest, which is deleted first, to the oldest.
+    let mut range: Option<(MemoryKey, MemoryKey)> = None;
     while slice.memories < SLICE && text_bytes < TEXT_BYTES {
         let page = store_of::list(writer, user, filter, slice.next, 16)?;
         at_end = page.len() < 16;
         for memory in &page {
             store_of::delete(writer, user, memory)?;
+            range = Some((memory.key, range.map_or(memory.key, |(_, newest)| newest)));
             let tier = MemoryTier::ALL.iter().position(|tier| *tier == memory.content.tier).unwrap_or_default();
             if let Some(sum) = deleted.get_mut(tier) {
                 *sum = sum.plus(held_by(memory));
@@ -282,6 +285,9 @@ pub fn delete_slice(
         if at_end {
             break;
         }
+    }
+    if let Some((oldest, newest)) = range {
+        store_of::pack_vectors(writer, oldest, newest)?;
     }
     for (tier, sum) in MemoryTier::ALL.into_iter().zip(deleted) {
         store_of::add_held(writer, user, tier, sum.negated())?;

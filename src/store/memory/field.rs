@@ -262,11 +262,9 @@ impl<'r> Index<'r> {
 
     fn candidates(&self, reader: &Reader<'_>) -> Vec<Candidate> {
         let mut candidates = Vec::with_capacity(self.rows.len());
-        candidates.extend(
-            self.rows
-                .living(reader.now())
-                .map(|row| Candidate { key: MemoryKey(row.key), text_bytes: i64::from(row.text_bytes) }),
-        );
+        self.rows.each_living(reader.now(), |row| {
+            candidates.push(Candidate { key: MemoryKey(row.key), text_bytes: i64::from(row.text_bytes) });
+        });
         candidates
     }
 }

@@ -39,6 +39,31 @@ pub(super) fn delete_vectors(writer: &mut Writer<'_>, memory: MemoryKey) -> Resu
     Ok(())
 }
 
+/// Writes the vectors between two memories anew, whosever they are, so that they lie close: SQLite gives a page back only when
+/// less than a third of it is used, and where every other memory was deleted no page is. Not where there are many: then enough of
+/// them are left on each page.
+pub(crate) fn pack_vectors(writer: &mut Writer<'_>, first: MemoryKey, last: MemoryKey) -> Result<()> {
+    /// Vectors that are written anew at most, 1.5 MiB.
+    const VECTORS_MAX: usize = 1_024;
+    let range = [vector_ids(first.0).0, vector_ids(last.0).1];
+    let mut vectors: Vec<(i64, Vec<u8>)> = Vec::new();
+    {
+        let mut statement =
+            writer.prepare("SELECT id, embedding FROM vectors WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT 1025")?;
+        for vector in statement.query_map(range, |row| Ok((row.get(0)?, row.get(1)?))).map_err(fault)? {
+            vectors.push(vector.map_err(fault)?);
+        }
+    }
+    if vectors.len() > VECTORS_MAX {
+        return Ok(());
+    }
+    writer.execute("DELETE FROM vectors WHERE id BETWEEN ?1 AND ?2", range)?;
+    for vector in vectors {
+        writer.insert("INSERT INTO vectors (id, embedding) VALUES (?1, ?2)", vector)?;
+    }
+    Ok(())
+}
+
 /// Puts `embeddings` in the place of a memory's vectors.
 pub(crate) fn replace_vectors(writer: &mut Writer<'_>, memory: MemoryKey, embeddings: &[Embedding]) -> Result<()> {
     delete_vectors(writer, memory)?;

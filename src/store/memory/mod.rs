@@ -33,8 +33,8 @@ use crate::domain::{Error, Result};
 
 pub(crate) use field::{Around, Field};
 pub(crate) use index::{
-    count_commit, find_setting, forget_deleted_words, has_vectors, load_embeddings, replace_vectors, set_setting,
-    write_words,
+    count_commit, find_setting, forget_deleted_words, has_vectors, load_embeddings, pack_vectors, replace_vectors,
+    set_setting, write_words,
 };
 pub(crate) use repair::{clear_words, delete_lost_vectors, enter_words, list_unembedded, restore_totals};
 pub(crate) use source::{has_source, note_source, release_source};

@@ -206,12 +206,15 @@ impl Rows {
         Some(codes)
     }
 
-    /// The memories that live at `now`, in the order of their keys.
-    pub(crate) fn living(&self, now: Timestamp) -> impl Iterator<Item = &Row> {
-        self.pieces.iter().flat_map(move |piece| {
-            let all = !piece.is_over(now);
-            piece.rows.iter().filter(move |row| all || row.lives(now))
-        })
+    /// Hands the memories that live at `now` to `take`, in the order of their keys.
+    pub(crate) fn each_living(&self, now: Timestamp, mut take: impl FnMut(&Row)) {
+        for piece in &self.pieces {
+            if piece.is_over(now) {
+                piece.rows.iter().filter(|row| row.lives(now)).for_each(&mut take);
+            } else {
+                piece.rows.iter().for_each(&mut take);
+            }
+        }
     }
 
     /// The keys of the living memories around one in its run (see [`RUN_GAP_MS`]), nearest first: those before, those after.
@@ -352,7 +355,9 @@ mod tests {
         assert_eq!(rows.len(), model.len());
         let now = Timestamp(50);
         let living: Vec<Row> = model.values().map(|(row, _)| *row).filter(|row| row.lives(now)).collect();
-        assert!(rows.living(now).eq(living.iter()));
+        let mut found = Vec::new();
+        rows.each_living(now, |row| found.push(*row));
+        assert_eq!(found, living);
         let all = rows.nearest(&[embedding(3)], now, None, model.len());
         assert!(all.iter().copied().eq(living.iter().map(|row| row.key)));
         let mut ordered: Vec<Row> = living.clone();

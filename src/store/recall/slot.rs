@@ -322,7 +322,8 @@ mod tests {
     /// Whatever is given for the newest version is what the database holds.
     fn holds(slot: &Slot, version: Version, table: &Table) {
         if let Some(rows) = slot.rows(version) {
-            let found: Table = rows.living(Timestamp(0)).map(|row| (row.key, row.text_bytes)).collect();
+            let mut found = Table::new();
+            rows.each_living(Timestamp(0), |row| found.extend([(row.key, row.text_bytes)]));
             assert_eq!(&found, table);
         }
         if let Some(postings) = slot.postings(version, "word") {
