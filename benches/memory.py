@@ -186,8 +186,8 @@ def by_words(server, texts):
     client, chance = Client(server, 1), random.Random(3)
     words = [word.strip(".,;:()\"'`").lower() for line in texts.read_text().splitlines()[:MEMORIES] for word in line.split()]
     words = [word for word in words if word.isalpha()]
-    common = [word for word, _ in collections.Counter(words).most_common(50)]
-    queries = [" ".join(chance.choices(words, k=1 + number % 4)) for number in range(950)] + common
+    most_common = [word for word, _ in collections.Counter(words).most_common(50)]
+    queries = [" ".join(chance.choices(words, k=1 + number % 4)) for number in range(950)] + most_common
     chance.shuffle(queries)
     for name in ("first time", "again"):
         times = []
