@@ -29,7 +29,7 @@ pub struct Copied {
 /// is one snapshot, taken by a reader, so no write waits for it; it is proven whole before it gets its name.
 ///
 /// # Errors
-/// `Unavailable` where a file cannot be read or written; `Internal` where the copy fails its proof.
+/// `Unavailable` where a file cannot be read or written, or the copy fails its proof.
 pub fn back_up(directory: &Path, clock: &Clock, target: &Path) -> Result<Copied> {
     let database = connection::database_path(directory);
     let mut its_own = [database.clone(), directory.join("tallybox.lock")].into_iter().chain(companions(&database));
@@ -46,8 +46,8 @@ pub fn back_up(directory: &Path, clock: &Clock, target: &Path) -> Result<Copied>
 /// `tallybox.db.before-restore`. The lock shows that no server runs there.
 ///
 /// # Errors
-/// `Unavailable` for what is no database of ours, a newer schema, or files that cannot be read or written; `Busy` where
-/// another process has the database open; `Internal` where the copy fails its proof. The database is then as it was.
+/// `Unavailable` for what is no database of ours, a newer schema, files that cannot be read or written, a database that
+/// another process has open, or a copy that fails its proof. The database is then as it was.
 pub fn restore(_lock: &DirectoryLock, directory: &Path, clock: &Clock, source: &Path) -> Result<Copied> {
     let database = connection::database_path(directory);
     if is_same(&database, source) {
