@@ -20,9 +20,10 @@ PATH = "/v1/chat/completions"
 USERS = 16
 STREAMS = int(os.environ.get("BENCH_STREAMS", "1000"))
 HELD_SECONDS = int(os.environ.get("BENCH_HELD_SECONDS", "60"))
-# Calls a second at which latency is taken over several connections: all of them bear it, and at the most that one bears it is
-# its queue that is timed. A single connection asks when its answer has come.
+# Calls a second at which latency is taken over several connections: one that all of them bear (at the most that one bears it is
+# its queue that is timed), and a busier one, without LiteLLM. A single connection asks when its answer has come.
 PACE = int(os.environ.get("BENCH_PACE", "100"))
+BUSY_PACE = int(os.environ.get("BENCH_BUSY_PACE", "1000"))
 
 
 def program():
@@ -194,6 +195,7 @@ def gateway(scratch):
             rate, what = (PACE, f"whole answers at {PACE} calls/s") if connections > 1 else (0, "whole answers")
             latency(ends, peers, connections, rate, "whole", what)
             latency(ends, peers, connections, 0, "stream", "first word of streams of 20 words in 0.2 s")
+        latency(ends, peers[:2], 16, BUSY_PACE, "whole", f"whole answers at {BUSY_PACE:,} calls/s")
         asked = subprocess.run([ends, "body"], check=True, capture_output=True, text=True).stdout.strip()
         for connections in (16, 64):
             throughput(peers, connections, asked)
