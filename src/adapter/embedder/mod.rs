@@ -33,6 +33,12 @@ pub trait Embedder: Send + Sync {
         text.len() + 2
     }
 
+    /// Whether the model has a token for anything of a text. Where it has none, as for a lone emoji or in some scripts, the
+    /// embedding is that of any other such text.
+    fn knows(&self, _text: &str) -> bool {
+        true
+    }
+
     /// An embedding a text, in order.
     ///
     /// # Errors

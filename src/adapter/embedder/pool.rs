@@ -152,6 +152,11 @@ impl EmbedderPool {
         Ok(i64::try_from(tokens).unwrap_or(i64::MAX))
     }
 
+    /// As [`Embedder::knows`].
+    pub fn knows(&self, text: &str) -> bool {
+        self.shared.embedder.knows(text)
+    }
+
     /// An embedding a text, in order.
     ///
     /// # Errors

@@ -116,6 +116,16 @@ impl Tokenizer {
         count
     }
 
+    /// Whether any token of `text` is not the unknown one.
+    pub(super) fn knows(&self, text: &str) -> bool {
+        let mut known = false;
+        self.words(text, |word| {
+            known = word.tokens.iter().any(|token| *token != self.unknown);
+            !known
+        });
+        known
+    }
+
     /// Gives every word of `text` in order to `visit`, until it returns false.
     pub(super) fn words(&self, text: &str, mut visit: impl FnMut(Word<'_>) -> bool) {
         let mut scan = Scan {

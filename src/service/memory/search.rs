@@ -31,6 +31,8 @@ pub struct Search {
     pub query: Option<String>,
     /// The meaning; needed unless the mode is `Keyword`.
     pub embedding: Option<Embedding>,
+    /// Whether the embedding is one of a text that the model has no token for: then words decide, and it only fills up.
+    pub lacks_meaning: bool,
     /// What it looks at.
     pub mode: Mode,
     /// Which memories are meant.
@@ -118,7 +120,7 @@ fn find(field: &Field<'_>, search: &Search) -> Result<Found> {
         measure(field, &mut pool, embedding)?;
     }
     let evidence = pool.iter().map(|(position, cosine)| Evidence {
-        cosine: *cosine,
+        cosine: cosine.filter(|_| !search.lacks_meaning),
         around: around.get(position).copied().unwrap_or_default(),
         ..field.evidence(*position, words.as_ref())
     });

@@ -147,7 +147,13 @@ impl Recall {
         let room = self.room(state, known, *estimate, choices).await?;
         let query = self.question.clone();
         let embedding = state.embedder.embed(known.caller().user.key, vec![query.clone()]).await?.pop();
-        let search = Search { query: Some(query), embedding, limit: self.limit, ..Search::default() };
+        let search = Search {
+            lacks_meaning: !state.embedder.knows(&query),
+            query: Some(query),
+            embedding,
+            limit: self.limit,
+            ..Search::default()
+        };
         let hits = state
             .read(known, move |reader, caller| {
                 caller.require(Scope::MemoryRead)?;

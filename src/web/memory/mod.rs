@@ -32,11 +32,11 @@ pub(super) async fn search(State(state): State<AppState>, known: Known, body: Bo
 
 /// What a search finds. The embedding of its query is made first, outside of the read.
 pub(super) async fn find(state: &AppState, known: &Known, mut search: Search) -> Result<Vec<Hit>> {
-    if search.embedding.is_none()
-        && search.mode != Mode::Keyword
-        && let Some(query) = search.query.clone()
-    {
-        search.embedding = state.embedder.embed(known.caller().user.key, vec![query]).await?.pop();
+    if let (None, Some(query)) = (&search.embedding, &search.query) {
+        search.lacks_meaning = search.mode == Mode::Hybrid && !state.embedder.knows(query);
+        if search.mode != Mode::Keyword {
+            search.embedding = state.embedder.embed(known.caller().user.key, vec![query.clone()]).await?.pop();
+        }
     }
     state.read(known, move |reader, caller| memory::search(reader, caller, &search)).await
 }

@@ -108,6 +108,7 @@ pub(super) fn search(body: Body) -> Result<Search> {
     let search = Search {
         query: fields.optional("query", input::text_of_bytes(1..=QUERY_BYTES_MAX)),
         embedding: fields.optional("embedding", embedding),
+        lacks_meaning: false,
         mode: mode.unwrap_or_default(),
         limit: usize::try_from(limit).unwrap_or_default(),
         min_score: fields.optional("min_score", share),

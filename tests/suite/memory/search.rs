@@ -1,8 +1,11 @@
 //! Finding.
 
-use serde_json::{Value, json};
+use std::sync::Arc;
 
-use super::{app_with, axis, texts};
+use serde_json::{Value, json};
+use tallybox::adapter::embedder::Builtin;
+
+use super::{app_of, app_with, axis, texts};
 
 #[tokio::test]
 async fn meaning_words_and_both_find_and_show_their_parts() {
@@ -130,7 +133,26 @@ async fn every_script_is_found_by_its_own_words() {
     for (text, query) in memories {
         let found = app.search(&user, json!({"query": query, "mode": "keyword"})).await;
         assert_eq!(texts(&found)[0], text, "{query}");
+        let found = app.search(&user, json!({"query": query})).await;
+        assert_eq!(texts(&found)[0], text, "{query} in both ways");
     }
+}
+
+#[tokio::test]
+async fn what_the_model_has_no_token_for_is_found_by_its_words() {
+    let app = app_of("", Arc::new(Builtin::load().unwrap()));
+    let user = app.user("a@example.org", "basic").await;
+    for text in ["ฉันชอบกินข้าวผัดกุ้ง", "we celebrated 🎉 all night", "ฉันไปตลาดกับแม่"]
+    {
+        app.note(&user, text).await;
+    }
+    let found = app.search(&user, json!({"query": "🎉"})).await;
+    assert_eq!((texts(&found)[0], found.len()), ("we celebrated 🎉 all night", 3));
+    assert_eq!(found[0]["score_breakdown"], json!({"semantic": null, "keyword": 1.0}));
+    // Beside a word that it knows, it has a meaning.
+    let found = app.search(&user, json!({"query": "a 🎉 party"})).await;
+    assert_eq!(texts(&found)[0], "we celebrated 🎉 all night");
+    assert!(found[0]["score_breakdown"]["semantic"].as_f64().unwrap() > 0.0);
 }
 
 #[tokio::test]

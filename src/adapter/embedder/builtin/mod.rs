@@ -68,6 +68,10 @@ impl Embedder for Builtin {
         self.tokenizer.count(text)
     }
 
+    fn knows(&self, text: &str) -> bool {
+        self.tokenizer.knows(text)
+    }
+
     fn windows<'t>(&self, text: &'t str) -> Vec<&'t str> {
         windows::split(&self.tokenizer, text)
     }
