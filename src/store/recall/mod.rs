@@ -161,7 +161,10 @@ impl Recall {
         }
         users.time += 1;
         let time = users.time;
-        let place = users.places.entry(user).or_insert_with(|| Place { slot: Arc::default(), size_bytes: 0 });
+        let place = users
+            .places
+            .entry(user)
+            .or_insert_with(|| Place { slot: Arc::new(Slot::new(self.bytes_max)), size_bytes: 0 });
         place.slot.touch(time);
         Some(Arc::clone(&place.slot))
     }

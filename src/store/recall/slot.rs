@@ -16,6 +16,10 @@ const LOG_CHANGES_MAX_LOADING: usize = 65_536;
 /// What a kept word costs beside its text and postings, in bytes.
 const WORD_OVERHEAD_BYTES: usize = 128;
 
+/// What of the whole index one user's kept words may take, and the last changes: one part in so many.
+const WORDS_PART: usize = 4;
+const LOG_PART: usize = 16;
+
 /// What holds at one version.
 struct Loaded {
     version: Version,
@@ -27,6 +31,14 @@ struct Loaded {
 impl Loaded {
     fn size_bytes(&self) -> usize {
         self.rows.size_bytes() + self.words_bytes
+    }
+
+    /// Forgets the words where they are too many or take more than `bytes_max`.
+    fn bound_words(&mut self, bytes_max: usize) {
+        if self.words.len() > WORDS_MAX || self.words_bytes > bytes_max {
+            self.words = HashMap::new();
+            self.words_bytes = 0;
+        }
     }
 
     fn apply(&mut self, publication: &Publication) {
@@ -98,7 +110,7 @@ impl State {
         (next == until).then(|| wanted().filter(|publication| publication.version <= until).cloned().collect())
     }
 
-    fn remember(&mut self, publication: &Arc<Publication>) {
+    fn remember(&mut self, publication: &Arc<Publication>, bytes_max: usize) {
         // A gap, where another process wrote in between, or a commit that came to nothing.
         if self.log.back().is_some_and(|last| last.version + 1 != publication.version) {
             self.log.clear();
@@ -108,7 +120,7 @@ impl State {
         self.log_bytes += publication.size_bytes;
         self.log.push_back(Arc::clone(publication));
         let most = if self.loading > 0 { LOG_CHANGES_MAX_LOADING } else { LOG_CHANGES_MAX };
-        while self.log_changes > most {
+        while self.log_changes > most || self.log_bytes > bytes_max {
             let Some(oldest) = self.log.pop_front() else { break };
             self.log_changes -= oldest.changes.len();
             self.log_bytes -= oldest.size_bytes;
@@ -117,8 +129,9 @@ impl State {
 }
 
 /// The place of one user.
-#[derive(Default)]
 pub(super) struct Slot {
+    /// Of the whole index.
+    bytes_max: usize,
     state: Mutex<State>,
     /// Held by whoever reads from the database for this user, so that many who ask for the same read it once.
     pub(super) reading: Mutex<()>,
@@ -127,6 +140,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// An empty one in an index of at most so many bytes.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, state: Mutex::default(), reading: Mutex::default(), used: AtomicU64::default() }
+    }
+
     /// The rows, if they stand for `version` or a later one.
     pub(super) fn rows(&self, version: Version) -> Option<Arc<Rows>> {
         let state = lock(&self.state);
@@ -194,23 +212,21 @@ impl Slot {
             }
         }
         let Some(loaded) = &mut state.loaded else { return };
-        if loaded.words.len() >= WORDS_MAX {
-            loaded.words.clear();
-            loaded.words_bytes = 0;
-        }
         loaded.words_bytes += postings.size_bytes() + term.len() + WORD_OVERHEAD_BYTES;
         loaded.words.insert(term.into(), postings);
+        loaded.bound_words(self.bytes_max / WORDS_PART);
     }
 
     /// Brings what is kept to the version of `publication`; what is too old for that is dropped.
     pub(super) fn apply(&self, publication: &Arc<Publication>) {
         let mut state = lock(&self.state);
         if state.loaded.is_some() || state.loading > 0 {
-            state.remember(publication);
+            state.remember(publication, self.bytes_max / LOG_PART);
         }
         let Some(loaded) = &mut state.loaded else { return };
         if loaded.version + 1 == publication.version {
             loaded.apply(publication);
+            loaded.bound_words(self.bytes_max / WORDS_PART);
         } else if loaded.version < publication.version {
             state.loaded = None;
         }
@@ -338,7 +354,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_kept_is_what_the_database_holds(steps in prop::collection::vec(step(), 1..200)) {
-            let slot = Slot::default();
+            let slot = Slot::new(1 << 30);
             let mut versions: Vec<Table> = vec![Table::new()];
             let mut begun: Vec<(Version, Table)> = Vec::new();
             let end = |(version, table): (Version, Table)| {
@@ -383,5 +399,29 @@ mod tests {
             prop_assert!(slot.rows(newest.0).is_some());
             prop_assert!(slot.postings(newest.0, "word").is_some());
         }
+    }
+
+    #[test]
+    fn one_users_words_and_changes_take_a_part_of_the_room() {
+        const BYTES_MAX: usize = 1 << 16;
+        let slot = Slot::new(BYTES_MAX);
+        let table: Table = (0..100).map(|key| (key, 1)).collect();
+        slot.begin_loading();
+        slot.keep_rows(0, rows_of(&table));
+        let rows_bytes = slot.size_bytes();
+        let mut forgotten = 0;
+        for number in 0..1_000 {
+            slot.keep_postings(0, &format!("word{number}"), &postings_of(&table));
+            forgotten += usize::from(slot.postings(0, &format!("word{number}")).is_none());
+            assert!(slot.size_bytes() <= rows_bytes + BYTES_MAX / WORDS_PART, "{number}");
+        }
+        assert!((1..100).contains(&forgotten), "they come and go");
+        for version in 1..1_000 {
+            let changes = change(&mut table.clone(), version % 100, 3);
+            slot.apply(&Arc::new(Publication::new(UserKey(1), version, changes)));
+            assert!(lock(&slot.state).log_bytes <= BYTES_MAX / LOG_PART, "{version}");
+        }
+        assert!(lock(&slot.state).log_changes > 0);
+        slot.end_loading();
     }
 }
