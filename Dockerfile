@@ -1,23 +1,45 @@
-# One static binary in an otherwise empty image: model, SQLite, roots and time zones are inside it.
+# One static binary in an otherwise empty image: model, SQLite, certificates and time zones are inside it. BuildKit builds it
+# (with Docker before version 23: DOCKER_BUILDKIT=1).
 ARG RUST_IMAGE=rust:1.95-bookworm
-FROM ${RUST_IMAGE} AS build
+# Where the binary comes from: `compile`, or `given`, which takes a directory made by `make image-root` as its context.
+ARG BINARY=compile
+
+# What of a clone the build needs, which .dockerignore says.
+FROM scratch AS sources
+COPY . /
+
+FROM ${RUST_IMAGE} AS compile
+COPY --from=sources / /src/
 WORKDIR /src
-COPY . .
-RUN RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target x86_64-unknown-linux-gnu \
-    && mkdir -p /image/data \
-    && cp target/x86_64-unknown-linux-gnu/release/tallybox /image/tallybox
+RUN make image-root IMAGE_ROOT=/image
+
+FROM scratch AS given
+COPY . /image/
+
+FROM ${BINARY} AS binary
 
 FROM scratch
+ARG VERSION=0.1.0
+ARG REVISION=
+ARG CREATED=
 LABEL org.opencontainers.image.title="Tallybox" \
       org.opencontainers.image.description="Memory, metering and limits for AI assistants" \
-      org.opencontainers.image.licenses="MIT OR Apache-2.0"
-COPY --from=build /image/tallybox /tallybox
-# A volume takes its owner from here.
-COPY --from=build --chown=65532:65532 --chmod=0700 /image/data /data
+      org.opencontainers.image.licenses="MIT OR Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
+COPY --from=binary --chmod=0755 /image/tallybox /tallybox
+# A new volume takes owner and mode from here. The demo makes its directory in /tmp.
+COPY --from=binary --chown=65532:65532 --chmod=0700 /image/empty/ /
 USER 65532:65532
-ENV TALLYBOX_DATA_DIR=/data TALLYBOX_LISTEN=0.0.0.0:8080
+# Draining ends before Docker's own patience of 10 s does.
+ENV TALLYBOX_IN_CONTAINER=1 \
+    TALLYBOX_DATA_DIR=/data \
+    TALLYBOX_LISTEN=0.0.0.0:8080 \
+    TALLYBOX_SERVER__DRAIN_TIMEOUT=8s
 VOLUME /data
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/tallybox", "healthcheck"]
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["/tallybox", "healthcheck"]
 ENTRYPOINT ["/tallybox"]
 CMD ["serve"]

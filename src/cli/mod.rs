@@ -13,6 +13,7 @@ mod reembed;
 mod serve;
 mod token;
 mod user;
+mod volume;
 
 use std::io::{BufRead, Read, stdin};
 use std::net::SocketAddr;

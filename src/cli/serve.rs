@@ -17,7 +17,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{Place, logging, output, refuse};
+use super::healthcheck::reachable;
+use super::{Place, logging, output, refuse, volume};
 
 /// How long a second server waits for the first to end.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
@@ -30,6 +31,7 @@ pub(super) fn run(place: &Place, listen: Option<SocketAddr>) -> anyhow::Result<(
         config.listen_on(listen);
     }
     logging::start(&config.log)?;
+    volume::look(&place.data_dir, &Environment::of_process(), config.server.require_volume)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config, &place.data_dir))
 }
@@ -136,7 +138,7 @@ async fn prepare(store: &Store, config: &Config) -> anyhow::Result<()> {
         let address = link.address(config.server.public_url.as_deref());
         let place = match config.server.public_url {
             Some(_) => String::new(),
-            None => format!(" on http://{}", config.server.listen),
+            None => format!(" on http://{}", reachable(config.server.listen)),
         };
         // The one place where the link is ever shown: never in the log.
         output::result(format_args!("Set up the first administrator (valid 30 minutes): {address}{place}"))?;

@@ -91,6 +91,8 @@ pub struct Server {
     pub connections_max: usize,
     /// Longest drain, in milliseconds.
     pub drain_timeout_ms: i64,
+    /// Whether a container without a volume is refused.
+    pub require_volume: bool,
 }
 
 impl Server {
@@ -354,6 +356,7 @@ fn server(values: &Values<'_>) -> Server {
         header_timeout_ms: values.time("header_timeout"),
         connections_max: values.integer("connections_max", 1..=1_000_000),
         drain_timeout_ms,
+        require_volume: values.flag("require_volume"),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Opening SQLite: the data directory, its files' modes, and the pragmas of each kind of connection.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ pub(super) fn create_files(directory: &Path) -> Result<()> {
     create_directory(directory)?;
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(database_path(directory)) {
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(unusable(directory, &error)),
     }
 }
@@ -49,12 +50,38 @@ pub(super) fn create_directory(directory: &Path) -> Result<()> {
     created.map_err(|error| unusable(directory, &error))
 }
 
-/// The failure of a directory that cannot be used.
+/// The failure of a directory that cannot be used, and what to do about it.
 pub(super) fn unusable(directory: &Path, error: &std::io::Error) -> Error {
-    Error::Unavailable(format!(
-        "the data directory {} cannot be used: {error}. Give a directory that this user may write to (--data-dir)",
-        directory.display()
-    ))
+    let place = directory.display();
+    Error::Unavailable(match error.kind() {
+        ErrorKind::PermissionDenied => {
+            format!("the data directory {place} cannot be written ({error}). {}", how_to_give(directory))
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            format!("the data directory {place} is mounted read-only. Mount it so that it can be written")
+        }
+        _ => format!(
+            "the data directory {place} cannot be used: {error}. Give a directory that this user may write to \
+             (--data-dir)"
+        ),
+    })
+}
+
+/// Who must own what for this process to write to `directory`.
+fn how_to_give(directory: &Path) -> String {
+    let place = directory.display();
+    let other = "or name a directory that it may write to (--data-dir)";
+    // The kernel gives a process's own entry to the user that it runs as.
+    let Ok(process) = fs::metadata("/proc/self") else {
+        return format!("Give it to the user of this process, {other}");
+    };
+    let me = format!("{}:{}", process.uid(), process.gid());
+    let owner = fs::metadata(directory).ok().filter(|owner| owner.uid() != process.uid());
+    let owner = owner.map_or(String::new(), |owner| format!(" and it belongs to {}:{}", owner.uid(), owner.gid()));
+    format!(
+        "This process runs as {me}{owner}: give it all of the directory with `chown -R {me} {place}` (of a container: the \
+         folder or volume that is mounted there), {other}"
+    )
 }
 
 /// The connection that writes.
@@ -120,4 +147,21 @@ fn set_common(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "temp_store", "MEMORY")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_directory_that_cannot_be_written_is_named_with_what_mends_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let me = fs::metadata(directory.path()).unwrap();
+        let said = unusable(directory.path(), &ErrorKind::PermissionDenied.into()).to_string();
+        let command = format!("chown -R {}:{} {}", me.uid(), me.gid(), directory.path().display());
+        assert!(said.contains(&command) && !said.contains("belongs to"), "{said}");
+        let said = unusable(Path::new("/data"), &ErrorKind::ReadOnlyFilesystem.into()).to_string();
+        assert!(said.contains("/data is mounted read-only"), "{said}");
+    }
 }

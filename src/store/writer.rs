@@ -20,8 +20,10 @@ use super::{Reader, StoreOptions, Writer, fault, memory};
 use crate::clock::Clock;
 use crate::domain::{Error, Result};
 
-/// How soon it is tried again to empty the log after an erasure: whoever writes waits meanwhile.
+/// How soon it is tried again to empty the log after an erasure. Whoever writes waits meanwhile, so each failure doubles
+/// it, up to the second: a program that reads for ever, as one that replicates the database does, must not slow every write.
 const LOG_RETRY: Duration = Duration::from_secs(1);
+const LOG_RETRY_MOST: Duration = Duration::from_secs(64);
 
 /// Where a job's commit ended.
 enum Fate {
@@ -174,6 +176,7 @@ pub(super) fn start(connection: Connection, clock: Clock, shared: Shared, option
         durability: Durability::Synced,
         log_tells: false,
         log_tried_at: None,
+        log_retry: LOG_RETRY,
         meters: shared.meters.clone(),
     };
     let handle = std::thread::Builder::new()
@@ -207,6 +210,7 @@ struct Thread {
     /// Whether the log still holds what has been erased.
     log_tells: bool,
     log_tried_at: Option<Instant>,
+    log_retry: Duration,
     meters: Meters,
 }
 
@@ -228,7 +232,8 @@ impl Thread {
             for job in jobs.drain(..) {
                 job.answer(&fate);
             }
-            if self.log_tells && self.log_tried_at.is_none_or(|at| at.elapsed() >= LOG_RETRY) {
+            if self.log_tells && self.log_tried_at.is_none_or(|at| at.elapsed() >= self.log_retry) {
+                self.log_retry = (self.log_retry * 2).min(LOG_RETRY_MOST);
                 self.forget_erased();
             }
         }
@@ -265,6 +270,7 @@ impl Thread {
                 self.meters.count(&touched.entries);
                 if touched.erased {
                     self.log_tells = true;
+                    self.log_retry = LOG_RETRY;
                     self.forget_erased();
                 }
                 Ok(())
