@@ -1,6 +1,7 @@
 //! Backups that are made by themselves: one every so often, the newest of them kept.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Result};
-use crate::store::backup::back_up;
+use crate::store::backup::back_up_by_way_of;
 
 /// How often it looks whether one is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -94,9 +95,8 @@ impl Backups {
     pub fn make(&self, now: Timestamp) -> Result<PathBuf> {
         let unusable = |error| Error::Unavailable(format!("{} cannot be used: {error}", self.into.display()));
         fs::create_dir_all(&self.into).map_err(unusable)?;
-        self.sweep_unfinished();
         let path = self.into.join(format!("{PREFIX}{}{SUFFIX}", now.to_utc().format(STAMP)));
-        back_up(&self.data, &self.clock, &path)?;
+        back_up_by_way_of(self.unfinished()?, &self.data, &self.clock, &path)?;
         let mut made = self.made();
         made.retain(|(_, other)| *other != path);
         // One from the future tells nothing of today: the clock was wrong.
@@ -126,12 +126,11 @@ impl Backups {
         self.names().into_iter().filter_map(of).collect()
     }
 
-    /// Takes away what a process that was killed had begun.
-    fn sweep_unfinished(&self) {
-        for name in self.names() {
-            if name.starts_with(PREFIX) && name.contains(".db.partial-") {
-                let _ = fs::remove_file(self.into.join(name));
-            }
-        }
+    /// The name of what is not done yet. It is that of this data directory, which one server has at a time: so the copy that a
+    /// killed one had begun makes room for the next, and no other process's copy is ever taken away.
+    fn unfinished(&self) -> Result<PathBuf> {
+        let data = fs::metadata(&self.data);
+        let data = data.map_err(|error| Error::Unavailable(format!("{}: {error}", self.data.display())))?;
+        Ok(self.into.join(format!("tallybox-unfinished-{:x}-{:x}.partial", data.dev(), data.ino())))
     }
 }

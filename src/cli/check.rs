@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use tallybox::adapter::embedder;
 use tallybox::service::check::{invariants, run};
-use tallybox::service::memory::repair;
+use tallybox::service::memory::{adopt_model, repair};
 use tallybox::service::quota::Policy;
 use tallybox::store::{DirectoryLock, Store};
 
@@ -43,6 +43,9 @@ fn repair_all(opened: &Opened) -> anyhow::Result<()> {
         let _within = runtime.enter();
         embedder::from_config(&opened.config.embedding)?
     };
+    // What another model makes cannot be compared with what is there.
+    let name = model.model().to_owned();
+    opened.store.write_blocking(move |writer| adopt_model(writer, &name))?;
     let policy = Policy { tiers: opened.config.tiers.clone(), calendar: opened.config.calendar };
     let embed = |text: &str| Ok(model.embed(&model.windows(text))?);
     let repaired = repair(&opened.store, &policy, embed, reembed::show).context("the same command begins anew")?;

@@ -31,15 +31,34 @@ pub struct Copied {
 /// # Errors
 /// `Unavailable` where a file cannot be read or written, or the copy fails its proof.
 pub fn back_up(directory: &Path, clock: &Clock, target: &Path) -> Result<Copied> {
-    let database = connection::database_path(directory);
-    let mut its_own = [database.clone(), directory.join("tallybox.lock")].into_iter().chain(companions(&database));
-    if its_own.any(|own| own == target || is_same(&own, target)) {
-        return Err(Error::Unavailable(format!("{} is the database itself, or belongs to it", target.display())));
-    }
-    let mut unfinished = Unfinished::create(target)?;
-    copy(&database, &unfinished.path)?;
+    require_foreign(directory, target)?;
+    copy_into(directory, clock, target, Unfinished::create(target)?)
+}
+
+/// As [`back_up`], by the name `unfinished` until it is done: beside the target, and nobody else's, so that what a killed
+/// process has left there goes.
+///
+/// # Errors
+/// As [`back_up`].
+pub fn back_up_by_way_of(unfinished: PathBuf, directory: &Path, clock: &Clock, target: &Path) -> Result<Copied> {
+    require_foreign(directory, target)?;
+    copy_into(directory, clock, target, Unfinished::at(unfinished)?)
+}
+
+fn copy_into(directory: &Path, clock: &Clock, target: &Path, mut unfinished: Unfinished) -> Result<Copied> {
+    copy(&connection::database_path(directory), &unfinished.path)?;
     prove(&unfinished.path, clock)?;
     unfinished.finish(target)
+}
+
+/// Refuses a target that is the database, or a file that SQLite or we keep beside it, there at the moment or not.
+fn require_foreign(directory: &Path, target: &Path) -> Result<()> {
+    let database = connection::database_path(directory);
+    let mut its_own = [database.clone(), directory.join("tallybox.lock")].into_iter().chain(companions(&database));
+    if its_own.any(|own| own == target || is_same(&own, target) || is_named_alike(&own, target)) {
+        return Err(Error::Unavailable(format!("{} is the database itself, or belongs to it", target.display())));
+    }
+    Ok(())
 }
 
 /// Puts the copy `source` in the place of the database in `directory`, which stays beside it as
@@ -70,6 +89,11 @@ fn is_same(left: &Path, right: &Path) -> bool {
     matches!((fs::canonicalize(left), fs::canonicalize(right)), (Ok(left), Ok(right)) if left == right)
 }
 
+/// Whether both are one name in one directory, whatever way leads there.
+fn is_named_alike(left: &Path, right: &Path) -> bool {
+    left.file_name() == right.file_name() && is_same(directory_of(left), directory_of(right))
+}
+
 /// A file that is taken away again unless it is finished.
 struct Unfinished {
     path: PathBuf,
@@ -90,9 +114,11 @@ impl Unfinished {
         Self::at(target.with_file_name(partial))
     }
 
-    /// A new file of that name.
+    /// A new file of that name. A journal that lay beside another one would be played over it.
     fn at(path: PathBuf) -> Result<Self> {
-        let _ = fs::remove_file(&path);
+        for old in companions(&path).iter().chain([&path]) {
+            let _ = fs::remove_file(old);
+        }
         OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -137,9 +163,12 @@ fn unwritable(path: &Path, error: &io::Error) -> Error {
     Error::Unavailable(format!("{} cannot be written: {error}", path.display()))
 }
 
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn sync_directory(of: &Path) -> io::Result<()> {
-    let directory = of.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
+    File::open(directory_of(of))?.sync_all()
 }
 
 /// Copies every page of one snapshot, and leaves a database in a single file.

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use axum::BoxError;
 use axum::body::HttpBody;
 use axum::extract::{self, FromRequest, FromRequestParts, Request};
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -11,11 +12,12 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tokio::time::{Instant, timeout_at};
 
 use super::input::Fields;
 use super::problem::Failure;
 use super::state::{AppState, Known};
-use crate::config::Server;
+use crate::config::{Config, Server};
 use crate::domain::{Error, Result};
 use crate::service::auth::{Bearer, Presented};
 
@@ -220,19 +222,48 @@ fn essence(headers: &HeaderMap) -> Option<String> {
 
 /// Reads a body of at most `server.body_bytes_max` bytes.
 pub(super) async fn read_body(request: Request, limit: usize) -> Result<bytes::Bytes> {
-    read_body_within(request, limit, "server.body_bytes_max").await
+    let setting = "server.body_bytes_max";
+    refuse_long(request.headers(), limit, setting)?;
+    match Limited::new(request.into_body(), limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) => Err(unread(error, limit, setting)),
+    }
 }
 
-/// Reads a body of at most `limit` bytes, which `setting` gives.
-pub(super) async fn read_body_within(request: Request, limit: usize, setting: &'static str) -> Result<bytes::Bytes> {
-    let declared = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+/// Reads a body of at most `memory.import_bytes_max` bytes at the pace that other bodies are held to: silence ends it after
+/// the time that a request may take, and so does a trickle, since each `server.body_bytes_max` bytes have that time.
+pub(super) async fn read_long_body(request: Request, config: &Config) -> Result<Vec<u8>> {
+    let (limit, setting) = (config.memory.import_bytes_max, "memory.import_bytes_max");
+    refuse_long(request.headers(), limit, setting)?;
+    let (patience, portion) = (config.server.request_timeout(), config.server.body_bytes_max.max(1));
+    let begun = Instant::now();
+    let mut body = Limited::new(request.into_body(), limit);
+    let mut bytes = Vec::new();
+    loop {
+        let portions = u32::try_from(bytes.len() / portion).unwrap_or(u32::MAX).saturating_add(1);
+        let due = (begun + patience.saturating_mul(portions)).min(Instant::now() + patience);
+        match timeout_at(due, body.frame()).await.map_err(|_| Error::Timeout)? {
+            None => return Ok(bytes),
+            Some(Ok(frame)) => bytes.extend(frame.into_data().unwrap_or_default()),
+            Some(Err(error)) => return Err(unread(error, limit, setting)),
+        }
+    }
+}
+
+/// Refuses a body whose head says already that it is too long.
+fn refuse_long(headers: &HeaderMap, limit: usize, setting: &'static str) -> Result<()> {
+    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if declared.is_some_and(|length: u64| length > limit as u64) {
         return Err(Error::TooLarge(limit as u64, setting));
     }
-    match Limited::new(request.into_body(), limit).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Error::TooLarge(limit as u64, setting)),
-        Err(error) => Err(Error::Malformed(format!("the body could not be read: {error}"))),
+    Ok(())
+}
+
+fn unread(error: BoxError, limit: usize, setting: &'static str) -> Error {
+    if error.is::<LengthLimitError>() {
+        Error::TooLarge(limit as u64, setting)
+    } else {
+        Error::Malformed(format!("the body could not be read: {error}"))
     }
 }
 

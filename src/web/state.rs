@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::gateway::calls::Calls;
-use super::memory::imports::Imports;
+use super::memory::places::Places;
 use super::metrics::Meters;
 use crate::adapter::embedder::EmbedderPool;
 use crate::adapter::upstream::Upstreams;
@@ -47,7 +47,8 @@ pub(crate) struct Shared {
     pub(crate) embedder: EmbedderPool,
     pub(crate) upstreams: Upstreams,
     pub(crate) calls: Calls,
-    pub(super) imports: Imports,
+    pub(super) imports: Places,
+    pub(super) exports: Places,
     pub(crate) noted: Noted,
     pub(crate) meters: Meters,
     pub(crate) started_at: Timestamp,
@@ -168,7 +169,8 @@ impl AppState {
             embedder,
             upstreams,
             calls: Calls::default(),
-            imports: Imports::default(),
+            imports: Places::of_imports(),
+            exports: Places::of_exports(),
             noted: Noted::default(),
             meters,
             passwords,

@@ -4,6 +4,9 @@
 //! `tests/suite/world.rs`.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on panics")]
 
+#[path = "../suite/sieve.rs"]
+#[allow(dead_code, reason = "the suite uses the rest")]
+mod sieve;
 #[path = "../suite/support.rs"]
 #[allow(dead_code, reason = "the suite uses the rest")]
 mod support;

@@ -1,7 +1,7 @@
 //! Backups and their restoring: the real binary, beside a server that is written to.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -170,7 +170,9 @@ async fn the_newest_backups_of_a_schedule_are_kept_and_nothing_else_is_touched()
     let make = |backups: &Backups| backups.make(app.clock.now()).unwrap();
     let backups = app.app.backups().unwrap();
     let mut made: Vec<PathBuf> = vec![make(&backups)];
-    for name in ["tallybox-mine.db", "notes.txt", "tallybox-20200101T000000Z.db.partial-1"] {
+    // The copies that others are about to make are theirs, whatever their names.
+    let others = ["tallybox-mine.db", "notes.txt", "tallybox-20200101T000000Z.db.partial-1"];
+    for name in others {
         fs::write(into.join(name), "x").unwrap();
     }
     for _ in 0..3 {
@@ -178,7 +180,7 @@ async fn the_newest_backups_of_a_schedule_are_kept_and_nothing_else_is_touched()
         made.push(make(&backups));
     }
     let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
-    let mut expected = vec!["notes.txt".to_owned(), "tallybox-mine.db".to_owned()];
+    let mut expected: Vec<String> = others.map(str::to_owned).to_vec();
     expected.extend(made[2..].iter().map(name));
     expected.sort();
     assert_eq!(names_in(&into), expected);
@@ -186,4 +188,132 @@ async fn the_newest_backups_of_a_schedule_are_kept_and_nothing_else_is_touched()
     let other = tempfile::tempdir().unwrap();
     run(other.path(), &["restore", path_text(&made[3])]);
     assert!(run(other.path(), &["check"]).starts_with("ok"));
+}
+
+#[tokio::test]
+async fn what_a_killed_schedule_had_begun_makes_room_and_links_in_its_place_are_not_followed() {
+    let app = TestApp::with_config("[backup]\nevery = \"1h\"\nkeep = 2\n");
+    let user = app.user("a@example.org", "pro").await;
+    app.used_up(&user, 5).await;
+    let into = app.directory.path().join("backups");
+    let backups = app.app.backups().unwrap();
+    let first = backups.make(app.clock.now()).unwrap();
+    let data = fs::metadata(app.directory.path()).unwrap();
+    let unfinished = into.join(format!("tallybox-unfinished-{:x}-{:x}.partial", data.dev(), data.ino()));
+    let journal = into.join(format!("{}-journal", unfinished.file_name().unwrap().to_str().unwrap()));
+    let precious = app.directory.path().join("precious");
+    fs::write(&precious, "kept").unwrap();
+    let leave: [&dyn Fn(); 2] = [
+        &|| {
+            fs::write(&unfinished, "half of a copy").unwrap();
+            fs::write(&journal, "a journal of it").unwrap();
+        },
+        &|| std::os::unix::fs::symlink(&precious, &unfinished).unwrap(),
+    ];
+    let mut made = vec![first];
+    for leave in leave {
+        leave();
+        app.clock.advance_millis(3_600_000);
+        made.push(backups.make(app.clock.now()).unwrap());
+        assert!(!unfinished.exists() && !journal.exists());
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "kept");
+        let other = tempfile::tempdir().unwrap();
+        run(other.path(), &["restore", path_text(made.last().unwrap())]);
+        assert!(run(other.path(), &["check"]).starts_with("ok"));
+    }
+    // A link in the place of a backup is replaced as well.
+    app.clock.advance_millis(3_600_000);
+    let next = made[0].with_file_name(format!("tallybox-{}.db", app.clock.now().to_utc().format("%Y%m%dT%H%M%SZ")));
+    std::os::unix::fs::symlink(&precious, &next).unwrap();
+    assert_eq!(backups.make(app.clock.now()).unwrap(), next);
+    assert!(fs::symlink_metadata(&next).unwrap().is_file());
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "kept");
+}
+
+#[tokio::test]
+async fn a_backup_from_the_future_neither_stops_the_schedule_nor_takes_a_place() {
+    let app = TestApp::with_config("[backup]\nevery = \"1h\"\nkeep = 2\n");
+    let into = app.directory.path().join("backups");
+    fs::create_dir(&into).unwrap();
+    for year in [2098, 2099] {
+        fs::write(into.join(format!("tallybox-{year}0101T000000Z.db")), "of a clock that was wrong").unwrap();
+    }
+    let backups = app.app.backups().unwrap();
+    let first = backups.make(app.clock.now()).unwrap();
+    app.clock.advance_millis(3_600_000);
+    let second = backups.make(app.clock.now()).unwrap();
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    assert_eq!(names_in(&into), [name(&first), name(&second)]);
+    // By itself, it makes the next one although one from the future lies there.
+    fs::write(into.join("tallybox-20990101T000000Z.db"), "of a clock that was wrong").unwrap();
+    app.clock.advance_millis(3_600_000);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut running = JoinSet::new();
+    running.spawn(backups.run(stopped));
+    let due = format!("tallybox-{}.db", app.clock.now().to_utc().format("%Y%m%dT%H%M%SZ"));
+    while names_in(&into) != [name(&second), due.clone()] {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    stop.send(true).unwrap();
+    running.join_all().await;
+}
+
+#[tokio::test]
+async fn what_belongs_to_the_database_is_no_place_for_a_backup() {
+    let app = TestApp::new();
+    let directory = app.stop();
+    let there = directory.path();
+    let roundabout = there.join("sub").join("..");
+    fs::create_dir(there.join("sub")).unwrap();
+    let before = names_in(there);
+    for name in ["tallybox.db", "tallybox.db-wal", "tallybox.db-shm", "tallybox.db-journal", "tallybox.lock"] {
+        for target in [there.join(name), roundabout.join(name)] {
+            let said = fails(&run_with(there, &["backup", path_text(&target)], ""));
+            assert!(said.contains("belongs to it"), "{name}: {said}");
+        }
+    }
+    assert_eq!(names_in(there), before);
+}
+
+#[tokio::test]
+async fn a_log_that_lost_its_database_is_not_played_over_what_is_restored() {
+    let app = TestApp::new();
+    let user = app.user("a@example.org", "pro").await;
+    app.used_up(&user, 5).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let backup = elsewhere.path().join("early.db");
+    run(app.directory.path(), &["backup", path_text(&backup)]);
+    app.used_up(&user, 7).await;
+    let log = fs::read(app.directory.path().join("tallybox.db-wal")).unwrap();
+    assert!(!log.is_empty());
+    let directory = app.stop();
+    fs::remove_file(directory.path().join("tallybox.db")).unwrap();
+    fs::write(directory.path().join("tallybox.db-wal"), &log).unwrap();
+    run(directory.path(), &["restore", path_text(&backup)]);
+    let kept = fs::read(directory.path().join("tallybox.db-wal.before-restore")).unwrap();
+    assert_eq!(kept, log, "the log is lost");
+    assert!(run(directory.path(), &["check"]).starts_with("ok"));
+    let app = TestApp::at(directory);
+    assert_eq!(used(&app, &user).await, 5);
+}
+
+#[tokio::test]
+async fn a_database_that_another_process_has_open_is_not_replaced() {
+    let app = TestApp::new();
+    let user = app.user("a@example.org", "pro").await;
+    app.used_up(&user, 5).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let backup = elsewhere.path().join("early.db");
+    run(app.directory.path(), &["backup", path_text(&backup)]);
+    app.used_up(&user, 7).await;
+    // A process without the lock, as a backup tool is: this one.
+    let said = fails(&run_with(app.directory.path(), &["restore", path_text(&backup)], ""));
+    assert!(said.contains("another process has the database open"), "{said}");
+    assert!(!app.directory.path().join("tallybox.db.restoring").exists());
+    app.used_up(&user, 1).await;
+    assert_eq!(used(&app, &user).await, 13);
+    app.proves();
+    let directory = app.stop();
+    run(directory.path(), &["restore", path_text(&backup)]);
+    assert_eq!(used(&TestApp::at(directory), &user).await, 5);
 }

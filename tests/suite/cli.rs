@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use super::sieve::secret_in;
 use super::support::{PASSWORD, TestApp};
 
 pub(super) fn command(directory: &Path, arguments: &[&str]) -> Command {
@@ -119,16 +120,16 @@ fn faults_of_the_configuration_are_all_named_and_secrets_masked() {
 }
 
 /// A serving process, which is killed when a test fails.
-struct Server {
+pub(super) struct Server {
     child: Child,
-    url: String,
+    pub(super) url: String,
     log: BufReader<std::process::ChildStderr>,
     /// All that it logged before it listened.
     said: String,
 }
 
 impl Server {
-    fn start(command: Command) -> Self {
+    pub(super) fn start(command: Command) -> Self {
         let mut server = Self::launch(command);
         server.wait_for("listening on http://");
         let (_, rest) = server.said.rsplit_once("listening on http://").unwrap();
@@ -157,6 +158,7 @@ impl Server {
         let mut printed = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
         self.log.read_to_string(&mut self.said).unwrap();
+        assert_eq!(secret_in(&self.said), None, "a secret was logged: {}", self.said);
         (self.child.wait().unwrap().success(), printed, std::mem::take(&mut self.said))
     }
 }

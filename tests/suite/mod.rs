@@ -1,6 +1,7 @@
 mod access;
 mod admin;
 mod agent;
+mod attack;
 mod backup;
 mod calls;
 mod cli;
@@ -16,8 +17,10 @@ mod memory;
 mod metrics;
 mod model;
 mod pages;
+mod property;
 mod queue;
 mod race;
+mod sieve;
 mod snapshot;
 mod support;
 mod transfer;

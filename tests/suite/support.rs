@@ -18,6 +18,8 @@ use tallybox::service::auth::token::{NewToken, create_for};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
+use super::sieve;
+
 /// 2026-03-10T12:00:00Z: the middle of a day, of a month, and far from any change of daylight saving.
 pub(crate) const NOON: Timestamp = Timestamp(1_773_144_000_000);
 /// The password of whoever has one.
@@ -89,6 +91,7 @@ impl TestApp {
     }
 
     fn of(toml: &str, directory: TempDir) -> Self {
+        sieve::start();
         let config = Config::parse(Some(toml), &Environment::default()).unwrap();
         let clock = Clock::manual(NOON);
         let app = App::build(config, directory.path(), clock.clone()).unwrap();

@@ -15,7 +15,8 @@ pub use expiry::{book_due, book_ends, is_due, purge};
 pub use reembed::{Progress, adopt_model, reembed};
 pub use repair::{Repaired, repair, require_whole};
 pub use search::{Search, search, similar, similar_to};
-pub use transfer::{Page, Ready, Written, keep, missing, page};
+pub use transfer::{Look, Page, Ready, Written, keep, look, missing, page};
+use write::count_fitting;
 pub use write::{DeletedSlice, Stored, delete, delete_slice, has_room, patch, require_room, sizes, store};
 
 use super::quota::{self, Policy as QuotaPolicy};

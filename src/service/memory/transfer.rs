@@ -2,10 +2,10 @@
 //! any transaction.
 
 use super::reembed::MODEL;
-use super::{Policy, store};
+use super::{Policy, count_fitting, store};
 use crate::domain::auth::{Caller, User, UserKey};
 use crate::domain::memory::transfer::{Item, OVER, Skipped, Source, line};
-use crate::domain::memory::{Filter, Memory, NewMemory, OnDuplicate};
+use crate::domain::memory::{Filter, Memory, NewMemory, OnDuplicate, stored_bytes};
 use crate::domain::quota::Refusal;
 use crate::domain::unit::MemoryId;
 use crate::domain::{Error, Result};
@@ -88,6 +88,30 @@ pub fn missing(reader: &Reader<'_>, caller: &Caller, items: Vec<(u64, Item)>) ->
         }
     }
     Ok(missing)
+}
+
+/// A look at a batch before anything of it is embedded.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// Those that the user does not have yet, in order.
+    pub missing: Vec<(u64, Item)>,
+    /// How many of them, from the first, there may be room for; the write decides.
+    pub fitting: usize,
+}
+
+/// Looks which of `items` are missing, and how many of those may fit: each counts with the least that it can come to.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn look(reader: &Reader<'_>, policy: &Policy, caller: &Caller, items: Vec<(u64, Item)>) -> Result<Look> {
+    let missing = missing(reader, caller, items)?;
+    // What repeats another memory may be united with it, and then takes no room.
+    if policy.on_duplicate != OnDuplicate::Store {
+        return Ok(Look { fitting: missing.len(), missing });
+    }
+    let least = missing.iter().map(|(_, item)| (item.content.tier, stored_bytes(&item.content, 1)));
+    let fitting = count_fitting(reader, policy, caller, least)?;
+    Ok(Look { missing, fitting })
 }
 
 /// Whether it was imported before, or is the very memory that was exported.

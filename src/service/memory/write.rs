@@ -80,6 +80,34 @@ pub fn has_room(reader: &Reader<'_>, policy: &Policy, caller: &Caller, sizes: &[
     Ok(fits_quota && short.size_bytes.saturating_add(sum(|demand| demand.short)) <= policy.stm_bytes_max)
 }
 
+/// How many new memories of these tiers and sizes, from the first, would fit now one after the other; what has ended does not
+/// count.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub(super) fn count_fitting(
+    reader: &Reader<'_>,
+    policy: &Policy,
+    caller: &Caller,
+    sizes: impl Iterator<Item = (MemoryTier, i64)>,
+) -> Result<usize> {
+    let standing = quota::standing_now(reader, &policy.quota, caller.holder(), ResourceType::MemoryStorage)?;
+    let [short, _, _] = store_of::held(reader, caller.user.key)?;
+    let (mut level, mut short_level, mut count) = (0_i64, short.size_bytes, 0);
+    for after in sizes {
+        let demand = Demand::of(None, after);
+        // Every tier's bytes are in the level.
+        level = level.saturating_add(after.1);
+        short_level = short_level.saturating_add(demand.short.unwrap_or(0));
+        let is_over = demand.quota.is_some() && standing.shortfall(level).is_some();
+        if is_over || (demand.short.is_some() && short_level > policy.stm_bytes_max) {
+            break;
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
 /// Decides whether new memories would fit, one after the other, before anyone goes to the length of making their
 /// embeddings. What counts is the decision of the write itself.
 ///

@@ -10,6 +10,7 @@ use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use hyper::body::Frame;
 
 use super::parse;
+use super::places::Place;
 use crate::domain::memory::Filter;
 use crate::domain::unit::MemoryId;
 use crate::domain::{Error, Result};
@@ -21,7 +22,8 @@ use crate::web::state::{AppState, Known};
 /// `GET /memory/export`
 pub(in crate::web) async fn export(State(state): State<AppState>, known: Known, query: Query) -> Answer {
     let (filter, embeddings) = parse::export(query)?;
-    let export = Export { state, known, filter, embeddings };
+    let place = state.exports.begin(known.caller().user.key)?;
+    let export = Export { state, known, filter, embeddings, _place: place };
     // What can be refused is refused before the answer begins.
     let first = export.page(None).await?;
     let body = Body::new(Lines::beginning(export, first));
@@ -36,6 +38,8 @@ struct Export {
     known: Known,
     filter: Filter,
     embeddings: bool,
+    /// Taken until the last page is made.
+    _place: Place,
 }
 
 impl Export {

@@ -12,8 +12,8 @@ use super::parse;
 use crate::domain::memory::WINDOWS_MAX;
 use crate::domain::memory::transfer::{Batch, Format, Item, Records as Input, Report, Skipped, Terms};
 use crate::domain::{Error, Result};
-use crate::service::memory::{self, Ready};
-use crate::web::extract::{Query, Records, read_body_within};
+use crate::service::memory::{self, Look, Ready};
+use crate::web::extract::{Query, Records, read_long_body};
 use crate::web::problem::{Answer, Problem};
 use crate::web::state::{AppState, Known};
 
@@ -48,14 +48,8 @@ pub(in crate::web) async fn import(
     }
 }
 
-/// Reads the body at the pace that other bodies are held to.
 async fn read(state: &AppState, request: Request) -> Result<String> {
-    let (limit, usual) = (state.config.memory.import_bytes_max, state.config.server.body_bytes_max);
-    let bodies = u32::try_from(limit.div_ceil(usual.max(1))).unwrap_or(u32::MAX);
-    let patience = state.config.server.request_timeout().saturating_mul(bodies.max(1));
-    let body = read_body_within(request, limit, "memory.import_bytes_max");
-    let bytes = tokio::time::timeout(patience, body).await.map_err(|_| Error::Timeout)??;
-    let text = String::from_utf8(bytes.into());
+    let text = String::from_utf8(read_long_body(request, &state.config).await?);
     text.map_err(|_| Error::Malformed("malformed JSON: the body is not UTF-8".to_owned()))
 }
 
@@ -116,15 +110,54 @@ impl Import {
         }
     }
 
-    /// Embeds and writes a batch.
-    async fn take(&mut self, items: Vec<(u64, Item)>) -> Result<Option<(u64, Error)>> {
-        let before = items.len() as u64;
-        let missing = self.state.read(&self.known, move |reader, caller| memory::missing(reader, caller, items));
-        let missing = missing.await?;
-        self.report.already_there += before - missing.len() as u64;
-        if missing.is_empty() {
+    /// Takes in a batch: as much of it at a time as there seems to be room for, so that nothing is embedded in vain.
+    async fn take(&mut self, mut items: Vec<(u64, Item)>) -> Result<Option<(u64, Error)>> {
+        while !items.is_empty() {
+            let (before, policy) = (items.len() as u64, self.state.memory.clone());
+            let look = self
+                .state
+                .read(&self.known, move |reader, caller| memory::look(reader, &policy, caller, items))
+                .await?;
+            let Look { mut missing, fitting } = look;
+            self.report.already_there += before - missing.len() as u64;
+            let Some(first) = missing.first() else { break };
+            if fitting == 0
+                && let Some(refused) = self.decide(first).await?
+            {
+                return Ok(Some(refused));
+            }
+            items = missing.split_off(fitting.max(1));
+            if let Some(refused) = self.keep(missing).await? {
+                return Ok(Some(refused));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The refusal of a memory for which there is no room, also after what has ended is booked out; none for one that has too
+    /// many windows, which is skipped in any case.
+    async fn decide(&self, (record, item): &(u64, Item)) -> Result<Option<(u64, Error)>> {
+        let windows = match item.embedding {
+            Some(_) => 1,
+            None => self.state.embedder.windows(&item.content.text).await?.len(),
+        };
+        if windows > WINDOWS_MAX {
             return Ok(None);
         }
+        let sizes = memory::sizes(std::slice::from_ref(&item.content), &[windows]);
+        let policy = self.state.memory.clone();
+        let decided = self.state.write(&self.known, move |writer, caller| {
+            memory::require_room(writer, &policy, caller, &sizes).map_err(Error::without_index)
+        });
+        match decided.await {
+            Ok(()) => Ok(None),
+            Err(refusal @ Error::QuotaExceeded(_)) => Ok(Some((*record, refusal))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Embeds and writes memories.
+    async fn keep(&mut self, missing: Vec<(u64, Item)>) -> Result<Option<(u64, Error)>> {
         let batch = Arc::new(self.prepare(missing).await?);
         let mut tries = 0..TRIES;
         let written = loop {

@@ -3,8 +3,8 @@
 mod answer;
 mod export;
 mod import;
-pub(super) mod imports;
 pub(super) mod parse;
+pub(super) mod places;
 mod write;
 
 use axum::Json;

@@ -21,6 +21,8 @@ pub(crate) enum Act {
     Stream(Vec<Piece>),
     /// The beginning of a whole answer, and then no more.
     Half,
+    /// An answer that there is something to be had elsewhere.
+    Redirect(u16, String),
     /// No answer: the connection ends.
     Close,
     /// Each time something else, which never says more than it was allowed to.
@@ -194,6 +196,11 @@ async fn act_on(stream: &mut TcpStream, act: Act, shared: &Shared) -> Option<()>
             let answer = whole(200, &answer("half of it", 5, 5).to_string());
             stream.write_all(&answer.as_bytes()[..answer.len() - 20]).await.ok();
             None
+        }
+        Act::Redirect(status, url) => {
+            let answer =
+                format!("HTTP/1.1 {status} Elsewhere\r\nLocation: {url}/chat/completions\r\nContent-Length: 0\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.ok()
         }
         Act::Close | Act::Honest => None,
         Act::Stream(pieces) => {

@@ -138,3 +138,28 @@ async fn a_stream_tells_its_first_token_and_whether_it_came_to_its_end() {
     assert_eq!(outcome(&figures), json!(["only", 4, 2, {"broken": 1, "timeout": 1}]));
     assert!(figures["durationMs"]["p99"].as_u64().unwrap() >= 120, "an answer that was cut says nothing: {figures}");
 }
+
+#[tokio::test]
+async fn an_attempt_that_its_caller_gave_up_is_counted_and_is_no_error_of_the_upstream() {
+    let fake = Fake::start().await;
+    let app =
+        TestApp::with_config(&format!("{TIERS}[metrics]\naccess = \"open\"\n{}", upstream("only", &fake.url, "*")));
+    let user = app.user("a@example.org", "free_trial").await;
+    let admin = app.admin("admin@example.org").await;
+    // Silent before its answer begins.
+    fake.next(Act::Slow(Duration::from_mins(10), String::new()));
+    let body = hello(&json!({"max_tokens": 9}));
+    let request = request("POST", "/v1/chat/completions", Some(&user.token), Some(body), &[]);
+    let mut call = Box::pin(app.app.router().oneshot(request));
+    tokio::select! {
+        _ = &mut call => unreachable!("it was answered"),
+        () = fake.asked(1) => {}
+    }
+    drop(call);
+    let figures = counted(&app, &admin, 1).await;
+    assert_eq!(outcome(&figures), json!(["only", 1, 0, {}]));
+    assert_eq!(figures["durationMs"], json!({"p50": null, "p99": null}), "nobody knows how long it would have taken");
+    let metrics = app.call("GET", "/metrics", None, None).await.expect(200).text;
+    let series = "tallybox_upstream_requests_total{outcome=\"abandoned\",upstream=\"only\"} 1";
+    assert!(metrics.contains(series), "{metrics}");
+}

@@ -1,7 +1,7 @@
 //! The metered gateway before upstreams that do as they are told.
 
 mod chat;
-mod fake;
+pub(super) mod fake;
 mod figures;
 mod others;
 mod race;

@@ -1,7 +1,9 @@
 //! Bad input: every JSON route x everything that can be wrong with a body.
 
+mod arbitrary;
 mod body;
 mod edge;
+mod hostile;
 mod order;
 
 use axum::body::Body;

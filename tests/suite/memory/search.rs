@@ -253,3 +253,66 @@ async fn other_users_words_count_for_nothing() {
     }
     assert_eq!(app.search(&one, json!({"query": "walnut cake", "mode": "keyword"})).await, alone);
 }
+
+/// A megabyte, in bytes.
+const MEGABYTE: usize = 1024 * 1024;
+
+#[tokio::test]
+async fn the_neighbours_of_an_answer_have_a_bound_and_the_best_hits_have_theirs_first() {
+    let app = app_with("");
+    let user = app.user("a@example.org", "pro").await;
+    let text = "a".repeat(262_144);
+    for number in 0..12 {
+        let memory = json!({"type": "n", "input_context": text, "session": "s", "embedding": axis(number)});
+        app.store(&user, memory).await.expect(201);
+    }
+    let bytes = |hit: &Value| -> usize {
+        let context = hit["context"].as_array().unwrap();
+        context.iter().map(|near| near["input_context"].as_str().unwrap().len()).sum()
+    };
+    let found = app.search(&user, json!({"embedding": axis(3), "context": 5, "limit": 12})).await;
+    let sizes: Vec<usize> = found.iter().map(bytes).collect();
+    let total: usize = sizes.iter().sum();
+    assert_eq!(sizes.len(), 12);
+    assert!(total <= 16 * MEGABYTE && total > 13 * MEGABYTE, "{sizes:?}");
+    assert!(sizes[0] >= 8 * text.len(), "{sizes:?}");
+    assert!(sizes.contains(&0), "nobody goes without: {sizes:?}");
+    // A few hits have all of theirs.
+    let found = app.search(&user, json!({"embedding": axis(5), "context": 2, "limit": 3})).await;
+    assert!(found.iter().all(|hit| bytes(hit) > 0));
+}
+
+#[tokio::test]
+async fn neighbours_that_are_filtered_out_or_over_lend_nothing_to_a_score() {
+    let app = app_with("");
+    let (alone, both) = (app.user("a@example.org", "basic").await, app.user("b@example.org", "basic").await);
+    let apart = app.user("c@example.org", "basic").await;
+    let first =
+        json!({"type": "n", "input_context": "The harbour lies in the north.", "session": "s", "tags": ["kept"]});
+    let second = json!({"type": "n", "input_context": "Its ferry leaves at nine.", "session": "s", "tier": "stm"});
+    app.store(&alone, first.clone()).await.expect(201);
+    app.store(&both, first.clone()).await.expect(201);
+    app.store(&both, second.clone()).await.expect(201);
+    let mut elsewhere = second;
+    elsewhere["session"] = json!("another");
+    app.store(&apart, first).await.expect(201);
+    app.store(&apart, elsewhere).await.expect(201);
+    let query = "ferry harbour";
+    let score = async |user: &super::TestUser, more: Value| {
+        let mut search = json!({"query": query});
+        search.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let found = app.search(user, search).await;
+        let harbour = found.iter().find(|hit| hit["input_context"].as_str().unwrap().contains("harbour"));
+        harbour.unwrap()["score"].as_f64().unwrap()
+    };
+    let by_itself = score(&alone, json!({})).await;
+    // Among the same texts, one that is a neighbour changes the score: there is something to be withheld.
+    let (beside, apart) = (score(&both, json!({})).await, score(&apart, json!({})).await);
+    assert!((beside - apart).abs() > 0.01, "{beside} {apart}");
+    for filter in [json!({"tags": ["kept"]}), json!({"tiers": ["ltm"]})] {
+        assert!((score(&both, filter.clone()).await - by_itself).abs() < 1e-9, "{filter}");
+    }
+    app.clock.advance_millis(24 * 3_600_000);
+    // Its rows are still there: nobody has purged them.
+    assert!((score(&both, json!({})).await - by_itself).abs() < 1e-9);
+}
