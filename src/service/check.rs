@@ -1,8 +1,8 @@
 //! Proves that the totals are the sums, and that nothing is orphaned.
 
-use crate::domain::Result;
+use crate::domain::{Error, Result};
 use crate::store::memory::set_setting;
-use crate::store::{Store, Writer, check as store};
+use crate::store::{Reader, SCHEMA_VERSION, Store, Writer, check as store};
 
 pub use crate::store::check::Difference;
 
@@ -29,6 +29,19 @@ pub fn invariants() -> Vec<&'static str> {
 pub fn prove_writable(writer: &mut Writer<'_>) -> Result<()> {
     let now = writer.now().to_string();
     set_setting(writer, "asked_ready_at", Some(&now))
+}
+
+/// Makes sure that the schema is the one that this program knows: another process may have changed it.
+///
+/// # Errors
+/// `Unavailable` where it is another one, or the store cannot be read.
+pub fn require_schema(reader: &Reader<'_>) -> Result<()> {
+    match store::schema_version(reader)? {
+        SCHEMA_VERSION => Ok(()),
+        other => {
+            Err(Error::Unavailable(format!("the schema has version {other}, this program knows {SCHEMA_VERSION}")))
+        }
+    }
 }
 
 /// Brings the planner's statistics up to date.
