@@ -1,6 +1,7 @@
 # make run    build and start on ./data, and print where to go
 # make demo   build and show a throw-away instance with three users and 90 days of usage
 # make test   everything: format, lints, all tests; installs what the tests need
+# make soak   what takes long: 500 kills, and ten minutes at twice what the box can take
 # make clients  OpenAI's own clients against the gateway
 # make check  the fast loop: format, clippy, tests
 # make bench  the measured table of the README, beside its peers
@@ -17,7 +18,7 @@ TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tallybox-tests
 INSTALL := command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 INSTALLED = for name in $(1); do command -v "$$name" && break; done | grep -q .
 
-.PHONY: run demo test check clients bench bench-recall needs needs-browser
+.PHONY: run demo test check soak clients bench bench-recall needs needs-browser
 
 run:
 	$(CARGO) build --release
@@ -33,6 +34,11 @@ check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) $(TEST)
+
+# SOAK_SECONDS shortens or lengthens the load, TALLYBOX_CRASH_ROUNDS the kills, TALLYBOX_CRASH_SEED repeats those of a run.
+soak:
+	TALLYBOX_CRASH_ROUNDS=$(or $(TALLYBOX_CRASH_ROUNDS),500) $(CARGO) test --test suite crash:: -- --nocapture
+	$(CARGO) test --release --test soak -- --nocapture
 
 # The unmodified clients of OpenAI against the gateway, each in an environment of its own: from PyPI, and from npm by its hash.
 clients:

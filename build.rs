@@ -1,4 +1,5 @@
 //! Tells the program which commit it is built from.
+#![expect(clippy::disallowed_methods, reason = "what cargo says, it says by the environment")]
 
 use std::env;
 use std::process::Command;

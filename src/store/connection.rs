@@ -64,7 +64,10 @@ pub(super) fn open_writer(path: &Path, checkpoint_pages: u32) -> Result<Connecti
     );
     extension::register();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(fault)?;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| unwritable(path, &error.to_string()))?;
+    if connection.is_readonly("main").map_err(fault)? {
+        return Err(unwritable(path, "it is read-only"));
+    }
     set_common(&connection).map_err(fault)?;
     // Holds for a new file alone. Five vectors fit on a page; on one of the usual 4,096 bytes two, with a quarter of it empty.
     connection.pragma_update(None, "page_size", PAGE_BYTES).map_err(fault)?;
@@ -78,6 +81,14 @@ pub(super) fn open_writer(path: &Path, checkpoint_pages: u32) -> Result<Connecti
     connection.pragma_update(None, "secure_delete", true).map_err(fault)?;
     connection.pragma_update(None, "cache_size", -32 * 1024).map_err(fault)?;
     Ok(connection)
+}
+
+/// The failure of a database that this process may not write.
+fn unwritable(path: &Path, why: &str) -> Error {
+    Error::Unavailable(format!(
+        "{} cannot be opened for writing: {why}. Give the data directory and all in it to the user that runs tallybox",
+        path.display()
+    ))
 }
 
 /// Brings the planner's statistics up to date; cheap when there is nothing to do.

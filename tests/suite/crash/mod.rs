@@ -25,7 +25,7 @@ const CLIENTS: u64 = 8;
 const EMAIL: &str = "a@example.org";
 const PASSWORD: &str = "correct horse battery staple";
 
-/// Numbers that follow from a seed (SplitMix64).
+/// Numbers that follow from a seed (`SplitMix64`).
 pub(super) struct Random(u64);
 
 impl Random {

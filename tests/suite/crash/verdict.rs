@@ -96,6 +96,7 @@ fn ended(acts: &[Act], is_end: fn(&What) -> bool) -> (Vec<u64>, Vec<u64>) {
 }
 
 /// Holds what is there after a kill against what was seen; then asks again whatever had no answer, and counts once more.
+#[expect(clippy::print_stdout, reason = "shown where the test fails, or is asked to show it")]
 pub(super) fn settle(caller: &Caller<'_>, directory: &Path, acts: &[Act], round: u64) {
     println!("round {round}: {} acts, {} without an answer", acts.len(), open_ends(acts).count());
     let found = Found::of(directory);
@@ -155,6 +156,7 @@ pub(super) fn all_is_there(directory: &Path, acts: &[Act]) {
 }
 
 /// A run that never tries something proves nothing of it.
+#[expect(clippy::print_stdout, reason = "shown where the test fails, or is asked to show it")]
 pub(super) fn all_was_tried(acts: &[Act], rounds: u64) {
     let acknowledged = |is: fn(&What) -> bool| acts.iter().filter(|act| is(&act.what) && act.is_acknowledged()).count();
     let tried = [
