@@ -1,6 +1,7 @@
 # make run    build and start on ./data, and print where to go
 # make demo   build and show a throw-away instance with three users and 90 days of usage
 # make test   everything: format, lints, all tests; installs what the tests need
+# make soak   what takes long: 500 kills, and ten minutes at twice what the box can take
 # make clients  OpenAI's own clients against the gateway
 # make image   the image, by a Docker that runs
 # make image-test  the image as an operator runs it, by a Docker of its own where none runs
@@ -24,7 +25,7 @@ IN_VENV = { { $(PYTHON) -m venv $(TOOLS)/$(1) || { $(INSTALL) python3-venv && $(
 INSTALLED = for name in $(1); do command -v "$$name" && break; done | grep -q .
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: run demo test check clients image image-root image-test litestream deny bench bench-recall needs needs-browser
+.PHONY: run demo test check soak clients image image-root image-test litestream deny bench bench-recall needs needs-browser
 
 run:
 	$(CARGO) build --release
@@ -40,6 +41,11 @@ check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) $(TEST)
+
+# SOAK_SECONDS shortens or lengthens the load, TALLYBOX_CRASH_ROUNDS the kills, TALLYBOX_CRASH_SEED repeats those of a run.
+soak:
+	TALLYBOX_CRASH_ROUNDS=$(or $(TALLYBOX_CRASH_ROUNDS),500) $(CARGO) test --test suite crash:: -- --nocapture
+	$(CARGO) test --release --test soak -- --nocapture
 
 # The unmodified clients of OpenAI against the gateway, each in an environment of its own: from PyPI, and from npm by its hash.
 clients:

@@ -3,19 +3,12 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::{Extension, Router};
-use hyper::Request;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
-use tower::Service;
+use tokio::sync::watch;
 
 use crate::adapter::embedder::{self, Embedder, EmbedderPool};
 use crate::adapter::tokenizer;
@@ -23,6 +16,7 @@ use crate::adapter::upstream::Upstreams;
 use crate::backup::Backups;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::listener::Connections;
 use crate::service::{gateway, memory};
 use crate::store::Store;
 pub use crate::web::Access;
@@ -31,6 +25,8 @@ use crate::worker::Worker;
 
 /// What is left of the drain when calls under way are told to end.
 const SETTLING_TIME: Duration = Duration::from_secs(3);
+/// Connections at once to the metrics' own listener.
+const METRICS_CONNECTIONS_MAX: u32 = 64;
 
 /// The program, built and not yet serving. A clone is the same program, not another one.
 #[derive(Clone)]
@@ -116,11 +112,10 @@ impl App {
         if let Some(address) = self.state.config.metrics.listen {
             let listener = TcpListener::bind(address).await;
             let listener = listener.with_context(|| format!("cannot listen on {address} (metrics.listen)"))?;
-            let mut stop = stop.clone();
-            let served = axum::serve(listener, web::metrics_application(&self.state));
-            tokio::spawn(
-                served.with_graceful_shutdown(async move { drop(stop.wait_for(|stop| *stop).await) }).into_future(),
-            );
+            let connections = Connections::new(METRICS_CONNECTIONS_MAX, self.state.config.server.header_timeout());
+            let metrics = web::metrics_application(&self.state);
+            let stop = stop.clone();
+            tokio::spawn(async move { connections.serve(listener, metrics, stop).await });
         }
         if let Some(backups) = self.backups() {
             tokio::spawn(backups.run(stop.clone()));
@@ -134,64 +129,20 @@ impl App {
     /// # Errors
     /// Where the last notes cannot be written.
     #[expect(clippy::disallowed_methods, reason = "the composition root starts and ends the tasks")]
-    pub async fn serve(self, listener: TcpListener, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+    pub async fn serve(self, listener: TcpListener, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
         let server = &self.state.config.server;
         if !self.state.config.gateway.upstreams.is_empty() {
             tokio::task::spawn_blocking(tokenizer::warm);
         }
         let worker = tokio::spawn(self.worker().run(stop.clone()));
         self.start_beside(&stop).await?;
-        let connections = Arc::new(Semaphore::new(server.connections_max));
-        let graceful = GracefulShutdown::new();
-        let header_timeout = Duration::from_millis(server.header_timeout_ms.unsigned_abs());
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
-        builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
-        loop {
-            let permit = tokio::select! {
-                permit = Arc::clone(&connections).acquire_owned() => permit.context("the connection cap")?,
-                _ = stop.wait_for(|stop| *stop) => break,
-            };
-            let (stream, peer) = tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok(accepted) => accepted,
-                    Err(error) => {
-                        // Out of descriptors, mostly: the connections that end give some back.
-                        tracing::warn!(%error, "a connection could not be taken");
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                        continue;
-                    }
-                },
-                _ = stop.wait_for(|stop| *stop) => break,
-            };
-            // Small answers are sent at once; a peer that is already gone is noticed when it is served.
-            let _ = stream.set_nodelay(true);
-            let edge = self.edge.clone();
-            let has_asked = Arc::new(AtomicBool::new(false));
-            let asks = Arc::clone(&has_asked);
-            let service = service_fn(move |mut request| {
-                asks.store(true, Ordering::Relaxed);
-                Request::extensions_mut(&mut request).insert(Peer(peer));
-                edge.clone().call(request)
-            });
-            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-            let connection = graceful.watch(connection);
-            tokio::spawn(async move {
-                tokio::select! {
-                    ended = connection => if let Err(error) = ended {
-                        tracing::debug!(%error, "a connection ended early");
-                    },
-                    () = silence(header_timeout, &has_asked) => {}
-                }
-                drop(permit);
-            });
-        }
-        drop(listener);
+        let connections = Connections::new(server.connections_max, server.header_timeout());
+        connections.serve(listener, self.edge.clone(), stop).await;
         let limit = Duration::from_millis(server.drain_timeout_ms.unsigned_abs());
         // Streams may go on for most of that time; what is left is for settling them.
         let calls = self.state.calls.drain(limit.saturating_sub(SETTLING_TIME));
         let (drained, _) = tokio::join!(
-            tokio::time::timeout(limit, graceful.shutdown()),
+            tokio::time::timeout(limit, connections.ended()),
             tokio::time::timeout(limit.saturating_add(SETTLING_TIME), calls),
         );
         if drained.is_err() {
@@ -234,13 +185,4 @@ fn recover_calls(state: &AppState) -> anyhow::Result<()> {
     };
     let recovered = std::thread::scope(|scope| scope.spawn(recover).join());
     recovered.map_err(|_| anyhow::anyhow!("calls left open could not be settled"))?.map_err(Into::into)
-}
-
-/// Ends where a connection has asked nothing within the time that a request's head may take. Until a client shows which
-/// HTTP it speaks, no timer of hyper's runs.
-async fn silence(header_timeout: Duration, has_asked: &AtomicBool) {
-    tokio::time::sleep(header_timeout).await;
-    if has_asked.load(Ordering::Relaxed) {
-        std::future::pending::<()>().await;
-    }
 }

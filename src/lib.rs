@@ -2,7 +2,7 @@
 //!
 //! The map, from the outside in; imports point downwards only (`tests/tidy.rs` holds the walls):
 //!
-//! - [`app`] builds everything, serves, drains; [`worker`] does what recurs, [`backup`] makes the copies that are made by themselves; [`config`] reads the settings; [`demo`] makes the
+//! - [`app`] builds everything, serves, drains (`listener` takes the connections); [`worker`] does what recurs, [`backup`] makes the copies that are made by themselves; [`config`] reads the settings; [`demo`] makes the
 //!   data of `tallybox demo`.
 //! - `web` is HTTP: every route in one table, thin handlers. [`view`] turns data into pages.
 //! - [`service`] does the work on a `Reader` or `Writer`: load, decide, write.
@@ -19,6 +19,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod domain;
+mod listener;
 mod meter;
 pub mod service;
 pub mod store;
@@ -28,3 +29,6 @@ pub mod worker;
 
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit it was built from; none where that is not known.
+pub const BUILD: Option<&str> = option_env!("TALLYBOX_BUILD");

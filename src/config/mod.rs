@@ -88,14 +88,21 @@ pub struct Server {
     /// Longest wait for a request's head, in milliseconds.
     pub header_timeout_ms: i64,
     /// Connections at once.
-    pub connections_max: usize,
+    pub connections_max: u32,
     /// Longest drain, in milliseconds.
     pub drain_timeout_ms: i64,
     /// Whether a container without a volume is refused.
     pub require_volume: bool,
+    /// Room on the disk below which the box says that it is not ready, in bytes.
+    pub disk_free_bytes_min: u64,
 }
 
 impl Server {
+    /// Longest wait for a request's head.
+    pub fn header_timeout(&self) -> Duration {
+        Duration::from_millis(self.header_timeout_ms.unsigned_abs())
+    }
+
     /// Longest request.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms.unsigned_abs())
@@ -357,6 +364,7 @@ fn server(values: &Values<'_>) -> Server {
         connections_max: values.integer("connections_max", 1..=1_000_000),
         drain_timeout_ms,
         require_volume: values.flag("require_volume"),
+        disk_free_bytes_min: values.integer("disk_free_bytes_min", 0..=1_u64 << 50),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What must hold in any database of ours, asked of the rows themselves.
 
-use super::{Reader, fault};
+use super::{Reader, fault, migrate};
+use crate::domain::Result;
 
 /// A question whose every answer row is a difference.
 struct Check {
@@ -163,6 +164,11 @@ fn ask(reader: &Reader<'_>, check: &Check, limit: usize) -> rusqlite::Result<Vec
     let mut statement = reader.connection.prepare(check.sql)?;
     let rows = statement.query_map([], |row| row.get(0))?;
     rows.take(limit).collect()
+}
+
+/// The version of the schema.
+pub(crate) fn schema_version(reader: &Reader<'_>) -> Result<u32> {
+    migrate::version(reader.connection)
 }
 
 /// The invariants by name, for a report of what was checked.

@@ -22,9 +22,6 @@ const PAGE_BYTES: u32 = 8_192;
 /// How long a connection waits for another process's write lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the emptying of the log waits for readers.
-const LOG_TIMEOUT: Duration = Duration::from_millis(200);
-
 /// Path of the database in its directory.
 pub(super) fn database_path(directory: &Path) -> PathBuf {
     directory.join("tallybox.db")
@@ -94,13 +91,18 @@ pub(super) fn open_writer(path: &Path, checkpoint_pages: u32) -> Result<Connecti
     );
     extension::register();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(fault)?;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| unwritable(path, &error.to_string()))?;
+    if connection.is_readonly("main").map_err(fault)? {
+        return Err(unwritable(path, "it is read-only"));
+    }
     set_common(&connection).map_err(fault)?;
     // Holds for a new file alone. Five vectors fit on a page; on one of the usual 4,096 bytes two, with a quarter of it empty.
     connection.pragma_update(None, "page_size", PAGE_BYTES).map_err(fault)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(fault)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(fault)?;
-    connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024).map_err(fault)?;
+    connection
+        .pragma_update(None, "journal_size_limit", log_bytes_kept(checkpoint_pages).cast_signed())
+        .map_err(fault)?;
     connection.pragma_update(None, "wal_autocheckpoint", checkpoint_pages).map_err(fault)?;
     // What is deleted is overwritten: an erased person must not be read from a free page.
     connection.pragma_update(None, "secure_delete", true).map_err(fault)?;
@@ -108,15 +110,33 @@ pub(super) fn open_writer(path: &Path, checkpoint_pages: u32) -> Result<Connecti
     Ok(connection)
 }
 
+/// The failure of a database that this process may not write.
+fn unwritable(path: &Path, why: &str) -> Error {
+    Error::Unavailable(format!(
+        "{} cannot be opened for writing: {why}. Give the data directory and all in it to the user that runs tallybox",
+        path.display()
+    ))
+}
+
 /// Brings the planner's statistics up to date; cheap when there is nothing to do.
 pub(super) fn optimize(connection: &Connection) -> Result<()> {
     connection.execute_batch("PRAGMA optimize = 0x10002").map_err(fault)
 }
 
-/// Copies the whole log into the database and empties it; false where a reader still needed it. Whoever writes waits
-/// meanwhile, so not for long.
-pub(super) fn empty_log(connection: &Connection) -> Result<bool> {
-    connection.busy_timeout(LOG_TIMEOUT).map_err(fault)?;
+/// How long the log may get before it is emptied even if readers have to wait for it.
+pub(super) fn log_bytes_max(checkpoint_pages: u32) -> u64 {
+    2 * log_bytes_kept(checkpoint_pages)
+}
+
+/// What the file of the log keeps when it is begun anew.
+fn log_bytes_kept(checkpoint_pages: u32) -> u64 {
+    2 * u64::from(checkpoint_pages) * u64::from(PAGE_BYTES)
+}
+
+/// Copies the whole log into the database and empties it; false where a reader still needed it after `patience`. Whoever
+/// writes waits meanwhile, so not for long.
+pub(super) fn empty_log(connection: &Connection, patience: Duration) -> Result<bool> {
+    connection.busy_timeout(patience).map_err(fault)?;
     let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
     connection.busy_timeout(BUSY_TIMEOUT).map_err(fault)?;
     Ok(busy.map_err(fault)? == 0)

@@ -138,6 +138,17 @@ impl Store {
         std::fs::metadata(self.inner.directory.join("tallybox.db-wal")).map_or(0, |file| file.len())
     }
 
+    /// Bytes that may still be written where the database is; none where the file system does not say.
+    ///
+    /// # Errors
+    /// `Unavailable` where it cannot be asked.
+    pub fn disk_free_bytes(&self) -> Result<Option<u64>> {
+        let found = rustix::fs::statvfs(&self.inner.directory);
+        let found = found.map_err(|error| connection::unusable(&self.inner.directory, &error.into()))?;
+        // Some file systems have no blocks to count.
+        Ok((found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize)))
+    }
+
     /// Where the database is.
     pub fn directory(&self) -> &Path {
         &self.inner.directory
@@ -195,6 +206,10 @@ impl Store {
             .readers
             .get()
             .map_err(|error| Error::Unavailable(format!("no connection to read by: {error}")))?;
+        // A fault of the disk may have kept the last transaction of this connection from ending.
+        if !connection.is_autocommit() {
+            connection.execute_batch("ROLLBACK").map_err(fault)?;
+        }
         let transaction = connection.transaction().map_err(fault)?;
         let recall = Some(self.inner.recall.as_ref());
         let reader = Reader { connection: &transaction, now: self.inner.clock.now(), recall };

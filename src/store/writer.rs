@@ -5,6 +5,7 @@
 //! rolled back to its savepoint and its neighbours commit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,11 @@ use crate::domain::{Error, Result};
 /// it, up to the second: a program that reads for ever, as one that replicates the database does, must not slow every write.
 const LOG_RETRY: Duration = Duration::from_secs(1);
 const LOG_RETRY_MOST: Duration = Duration::from_secs(64);
+
+/// How long the emptying of the log waits for readers, after an erasure.
+const LOG_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long it waits for them where the log is only too long.
+const LOG_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Where a job's commit ended.
 enum Fate {
@@ -166,6 +172,7 @@ pub(super) struct Shared {
 /// Starts the thread on `connection`.
 pub(super) fn start(connection: Connection, clock: Clock, shared: Shared, options: &StoreOptions) -> Result<Handle> {
     let (sender, receiver) = sync_channel(options.write_queue);
+    let log = PathBuf::from(format!("{}-wal", connection.path().unwrap_or_default()));
     let mut thread = Thread {
         connection,
         clock,
@@ -177,6 +184,9 @@ pub(super) fn start(connection: Connection, clock: Clock, shared: Shared, option
         log_tells: false,
         log_tried_at: None,
         log_retry: LOG_RETRY,
+        log,
+        log_bytes_max: super::connection::log_bytes_max(options.checkpoint_pages),
+        log_shortened_at: None,
         meters: shared.meters.clone(),
     };
     let handle = std::thread::Builder::new()
@@ -211,6 +221,10 @@ struct Thread {
     log_tells: bool,
     log_tried_at: Option<Instant>,
     log_retry: Duration,
+    /// The file of the log, and how long it may get.
+    log: PathBuf,
+    log_bytes_max: u64,
+    log_shortened_at: Option<Instant>,
     meters: Meters,
 }
 
@@ -236,6 +250,7 @@ impl Thread {
                 self.log_retry = (self.log_retry * 2).min(LOG_RETRY_MOST);
                 self.forget_erased();
             }
+            self.shorten_log();
         }
         if let Err(error) = super::connection::optimize(&self.connection) {
             tracing::warn!(?error, "optimize at the end failed");
@@ -255,6 +270,10 @@ impl Thread {
 
     /// One transaction with a savepoint a job. An error means that nothing of it was kept.
     fn commit(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<()> {
+        // A fault of the disk may have kept the last one from being rolled back.
+        if !self.connection.is_autocommit() {
+            self.run_statement("ROLLBACK")?;
+        }
         self.set_durability(jobs)?;
         self.run_statement("BEGIN IMMEDIATE")?;
         let result = self.run_all(jobs).and_then(|touched| {
@@ -300,11 +319,24 @@ impl Thread {
     /// commit tries again, once its writes are answered.
     fn forget_erased(&mut self) {
         self.log_tried_at = Some(Instant::now());
-        match super::connection::empty_log(&self.connection) {
+        match super::connection::empty_log(&self.connection, LOG_TIMEOUT) {
             Ok(emptied) => self.log_tells = !emptied,
             Err(error) => {
                 tracing::warn!(?error, "the log could not be emptied after an erasure; the next commit tries again");
             }
+        }
+    }
+
+    /// Readers that overlap without a gap keep the log from ever being begun anew, and it would grow for as long as they come.
+    /// So where it is too long, new readers are for a moment let in only behind what is copied.
+    fn shorten_log(&mut self) {
+        let is_due = self.log_shortened_at.is_none_or(|at| at.elapsed() >= LOG_RETRY);
+        if !is_due || std::fs::metadata(&self.log).map_or(0, |log| log.len()) <= self.log_bytes_max {
+            return;
+        }
+        self.log_shortened_at = Some(Instant::now());
+        if let Err(error) = super::connection::empty_log(&self.connection, LOG_PATIENCE) {
+            tracing::warn!(?error, "the log could not be shortened; a later commit tries again");
         }
     }
 

@@ -85,6 +85,8 @@ async fn answer(edge: Edge, mut request: Request) -> Response {
     let Edge { state, mut router } = edge;
     let id = request_id(&request);
     request.extensions_mut().insert(RequestId(id.clone()));
+    let answering = Answering::default();
+    request.extensions_mut().insert(answering.clone());
     let wants_page = wants_page(&request);
     let browser = wants_page.then(|| request.headers().clone());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -133,7 +135,7 @@ async fn answer(edge: Edge, mut request: Request) -> Response {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
-    state.meters.count(&method, response.extensions().get::<Answering>().copied(), status, elapsed);
+    state.meters.count(&method, &answering, status, elapsed);
     if status >= 500 {
         tracing::warn!(parent: &span, %method, path, status, ?elapsed, "failed");
     } else {
@@ -181,12 +183,10 @@ where
     type Future = Pin<Box<dyn Future<Output = Response> + Send>>;
 
     fn call(self, request: Request, state: AppState) -> Self::Future {
-        let answering = Answering(self.path);
-        Box::pin(async move {
-            let mut response = self.answer(request, state).await;
-            response.extensions_mut().insert(answering);
-            response
-        })
+        if let Some(answering) = request.extensions().get::<Answering>() {
+            answering.note(self.path);
+        }
+        Box::pin(self.answer(request, state))
     }
 }
 

@@ -1,5 +1,6 @@
 //! `GET /metrics`, in the text format of Prometheus.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -24,9 +25,18 @@ const TIMES: [f64; 9] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
 /// Methods that are told apart.
 const METHODS: [Method; 5] = [Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE];
 
-/// The route that answered, by its pattern: never the path that was asked for, of which there are any number.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Answering(pub(super) &'static str);
+/// The route that answers a request, by its pattern: never the path that was asked for, of which there are any number. It
+/// is noted when the route is found, so that it is known too where the route never comes to an answer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answering(Arc<OnceLock<&'static str>>);
+
+impl Answering {
+    /// Notes the route.
+    pub(super) fn note(&self, pattern: &'static str) {
+        // A request meets one route: there is no second to note.
+        let _ = self.0.set(pattern);
+    }
+}
 
 /// The instruments of the web, and all others by the way.
 #[derive(Debug)]
@@ -98,9 +108,9 @@ impl Meters {
     }
 
     /// Counts an answer.
-    pub(super) fn count(&self, method: &Method, route: Option<Answering>, status: u16, elapsed: Duration) {
+    pub(super) fn count(&self, method: &Method, answering: &Answering, status: u16, elapsed: Duration) {
         let method = if METHODS.contains(method) { method.as_str() } else { "other" };
-        let route = route.map_or("none", |Answering(route)| route);
+        let route = answering.0.get().copied().unwrap_or("none");
         self.requests.with_label_values(&[method, route, &status.to_string()]).inc();
         self.seconds.with_label_values(&[route]).observe(elapsed.as_secs_f64());
     }

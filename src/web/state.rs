@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use super::gateway::calls::Calls;
 use super::memory::places::Places;
 use super::metrics::Meters;
+use super::ops::Ready;
 use crate::adapter::embedder::EmbedderPool;
 use crate::adapter::upstream::Upstreams;
 use crate::config::Config;
@@ -55,8 +56,7 @@ pub(crate) struct Shared {
     pub(crate) passwords: Passwords,
     pub(crate) attempts: Attempts,
     remembered: RwLock<HashMap<Presented, Remembered>>,
-    /// When it was last tried whether a write can be committed, and whether it could.
-    ready: tokio::sync::Mutex<Option<(Timestamp, bool)>>,
+    pub(super) ready: Ready,
 }
 
 #[derive(Clone)]
@@ -176,26 +176,12 @@ impl AppState {
             passwords,
             attempts: Attempts::default(),
             remembered: RwLock::default(),
-            ready: tokio::sync::Mutex::default(),
+            ready: Ready::default(),
         })))
     }
 
     pub(crate) fn now(&self) -> Timestamp {
         self.store.clock().now()
-    }
-
-    /// Whether a write can be committed: one is, at most once a second, however many ask.
-    pub(super) async fn is_ready(&self) -> bool {
-        let mut last = self.ready.lock().await;
-        let now = self.now();
-        match *last {
-            Some((at, is_ready)) if at <= now && now < at.plus_seconds(1) => is_ready,
-            _ => {
-                let is_ready = self.store.write(crate::service::check::prove_writable).await.is_ok();
-                *last = Some((now, is_ready));
-                is_ready
-            }
-        }
     }
 
     /// Lets a caller in who has `scope` (none: any credential). Who was let in a moment ago is remembered, as a hint

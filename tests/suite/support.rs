@@ -79,6 +79,11 @@ impl TestApp {
         Self::of(toml, tempfile::tempdir().unwrap())
     }
 
+    /// As [`TestApp::with_config`], on a directory of the caller's choice.
+    pub(crate) fn with_config_at(toml: &str, directory: TempDir) -> Self {
+        Self::of(toml, directory)
+    }
+
     /// On a directory that has a database already.
     pub(crate) fn at(directory: TempDir) -> Self {
         Self::of("", directory)

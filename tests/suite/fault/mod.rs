@@ -1,0 +1,189 @@
+//! The disk fails, fills up, or takes no writes; the clock jumps. Each is said plainly, costs nothing that was acknowledged,
+//! and is over without a restart once its cause is.
+
+mod clock;
+mod disk;
+mod ready;
+mod vfs;
+
+use serde_json::{Value, json};
+
+use super::calls::{id_of, tokens};
+use super::support::{Reply, TestApp, TestUser};
+use vfs::{Fault, Faults};
+
+/// An application in a directory with faults.
+fn faulty(toml: &str) -> (TestApp, &'static Faults) {
+    let directory = tempfile::tempdir().unwrap();
+    let faults = vfs::watch(directory.path());
+    (TestApp::with_config_at(toml, directory), faults)
+}
+
+/// What `/readyz` says: status, and what it says of this check.
+async fn readiness(app: &TestApp, check: &str) -> (u16, String) {
+    // What was found a moment ago is said again.
+    app.clock.advance_millis(2_000);
+    let reply = app.call("GET", "/readyz", None, None).await;
+    assert_eq!(reply.json["status"], if reply.status == 200 { "ready" } else { "unavailable" });
+    (reply.status, reply.json["checks"][check].as_str().unwrap().to_owned())
+}
+
+/// A memory with an embedding of its own, so that no model is asked.
+fn memory(text: &str) -> Value {
+    let vector: Vec<f64> = (0..384_u32).map(|number| (f64::from(number) * 0.7).cos()).collect();
+    json!({"type": "note", "input_context": text, "embedding": vector})
+}
+
+/// What a client says of a fault of the disk.
+#[track_caller]
+fn says(reply: &Reply, fault: Fault) {
+    assert_eq!((reply.status, reply.code()), (503, "unavailable"), "{fault:?}: {}", reply.text);
+    let detail = reply.json["detail"].as_str().unwrap();
+    let expected = match fault {
+        Fault::Full => "the disk is full",
+        Fault::ReadOnly => "the database is read-only",
+        _ => "the database cannot be used: ",
+    };
+    assert!(detail.starts_with(expected), "{fault:?}: {detail}");
+}
+
+#[tokio::test]
+async fn a_fault_of_the_disk_is_said_and_is_over_without_a_restart() {
+    let (app, faults) = faulty("");
+    let user = app.user_with_password("a@example.org", "pro").await;
+    let login = json!({"email": user.email, "password": super::support::PASSWORD});
+    let mut used = 0;
+    for fault in Fault::OF_WRITES {
+        app.used_up(&user, 7).await;
+        used += 7;
+        faults.begin(fault, 0);
+        let posts =
+            [("/usage/record", tokens(1)), ("/usage/reservations", tokens(1)), ("/memory/store", memory("kept?"))];
+        for (path, body) in posts {
+            says(&app.tell(&user.token, path, body).await, fault);
+        }
+        says(&app.call("POST", "/auth/login", None, Some(login.clone())).await, fault);
+        let (status, said) = readiness(&app, "writes").await;
+        assert_eq!(status, 503, "{fault:?}: {said}");
+        assert_ne!(said, "ok", "{fault:?}");
+        // Whoever only reads does not notice.
+        app.call("GET", "/healthz", None, None).await.expect(200);
+        assert_eq!(app.tokens(&user).await, (used, 0), "{fault:?}");
+        assert!(faults.end() > 0);
+        assert_eq!(readiness(&app, "writes").await, (200, "ok".to_owned()), "{fault:?}");
+        app.used_up(&user, 7).await;
+        used += 7;
+        assert_eq!(app.tokens(&user).await, (used, 0), "{fault:?}");
+        app.tell(&user.token, "/memory/store", memory(&format!("{fault:?}"))).await.expect(201);
+        app.call("POST", "/auth/login", None, Some(login.clone())).await.expect(200);
+        app.pass().await;
+        app.proves();
+    }
+    let app = TestApp::at(app.stop());
+    assert_eq!(app.tokens(&user).await, (used, 0));
+    app.proves();
+}
+
+/// Writes with keys, all of which are sent again with the same keys where they failed.
+struct Writes<'a> {
+    app: &'a TestApp,
+    user: &'a TestUser,
+    /// Of which fault, for messages.
+    of: (Fault, i64),
+}
+
+impl Writes<'_> {
+    async fn send(&self, number: usize, path: &str, body: Value) -> Reply {
+        let key = format!("{:?}-{}-{number}", self.of.0, self.of.1);
+        self.app.tell_with(&self.user.token, path, body, &[("Idempotency-Key", &key)]).await
+    }
+
+    fn all(&self) -> [(&'static str, Value); 5] {
+        let batch = json!({"entries": [tokens(10), tokens(100)]});
+        let text = format!("{:?} after {}", self.of.0, self.of.1);
+        [
+            ("/usage/record", tokens(1)),
+            ("/usage/record/batch", batch),
+            ("/usage/reservations", tokens(1_000)),
+            ("/memory/store", memory(&text)),
+            ("/agents/runs", json!({"name": "runs"})),
+        ]
+    }
+
+    /// Sends all of them while the disk fails: each is done or said not to be.
+    async fn under_fault(&self) {
+        for (number, (path, body)) in self.all().into_iter().enumerate() {
+            let reply = self.send(number, path, body).await;
+            if reply.status != 201 {
+                says(&reply, self.of.0);
+            }
+        }
+    }
+
+    /// Sends all of them again, when it no longer does.
+    async fn again(&self) {
+        for (number, (path, body)) in self.all().into_iter().enumerate() {
+            self.send(number, path, body).await.expect(201);
+        }
+    }
+}
+
+#[tokio::test]
+async fn wherever_a_write_is_cut_it_is_done_once_or_not_at_all() {
+    let (app, faults) = faulty("[store]\ncheckpoint_pages = 100");
+    let user = app.user("a@example.org", "pro").await;
+    let mut rounds = 0;
+    for spared in (0..12).chain([15, 20, 30, 50]) {
+        for fault in Fault::OF_WRITES {
+            faults.begin(fault, spared);
+            let writes = Writes { app: &app, user: &user, of: (fault, spared) };
+            writes.under_fault().await;
+            faults.end();
+            writes.again().await;
+            rounds += 1;
+            assert_eq!(app.tokens(&user).await, (111 * rounds, 1_000 * rounds), "{fault:?} after {spared}");
+            let listed = app.ask(&user.token, "/memory/usage").await.expect(200);
+            assert_eq!(listed.json["memory_counts"]["total"], rounds, "{fault:?} after {spared}");
+        }
+        app.proves();
+    }
+    assert_eq!(readiness(&app, "writes").await.0, 200);
+    let app = TestApp::at(app.stop());
+    assert_eq!(app.tokens(&user).await, (111 * rounds, 1_000 * rounds));
+    app.proves();
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_said_and_is_read_later() {
+    let (app, faults) = faulty("");
+    let user = app.user("a@example.org", "pro").await;
+    let stored = id_of(&app.tell(&user.token, "/memory/store", memory("to be read")).await.expect(201));
+    let paths = [
+        "/usage/ledger".to_owned(),
+        "/usage/stats".to_owned(),
+        format!("/memory/{stored}"),
+        "/memory/export".to_owned(),
+    ];
+    let mut failed = 0;
+    for spared in 0..8 {
+        // What has been written since must be read from the disk.
+        app.used_up(&user, 1).await;
+        faults.begin(Fault::Read, spared);
+        for path in &paths {
+            let reply = app.ask(&user.token, path).await;
+            if reply.status != 200 {
+                says(&reply, Fault::Read);
+                failed += 1;
+            }
+        }
+        let told = readiness(&app, "schema").await;
+        assert!(told.0 == 200 || told.0 == 503);
+        faults.end();
+        for path in &paths {
+            app.ask(&user.token, path).await.expect(200);
+        }
+        assert_eq!(readiness(&app, "schema").await, (200, "ok".to_owned()));
+    }
+    assert!(failed > 0, "no read ever met a fault");
+    app.proves();
+}
