@@ -11,7 +11,9 @@ COPY . /
 FROM ${RUST_IMAGE} AS compile
 COPY --from=sources / /src/
 WORKDIR /src
-RUN make image-root IMAGE_ROOT=/image
+# The commit, which /healthz tells: the repository stays outside.
+ARG REVISION=
+RUN TALLYBOX_BUILD="${REVISION}" make image-root IMAGE_ROOT=/image
 
 FROM scratch AS given
 COPY . /image/
