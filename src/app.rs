@@ -16,7 +16,7 @@ use crate::adapter::upstream::Upstreams;
 use crate::backup::Backups;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::listener::Connections;
+use crate::listener::{Connections, Patience};
 use crate::service::{gateway, memory};
 use crate::store::Store;
 pub use crate::web::Access;
@@ -106,13 +106,18 @@ impl App {
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
     }
 
+    fn patience(&self) -> Patience {
+        let server = &self.state.config.server;
+        Patience { head: server.header_timeout(), answer: server.request_timeout() }
+    }
+
     /// Starts what goes on beside the listener: the metrics' own, and the schedule of backups.
     #[expect(clippy::disallowed_methods, reason = "the composition root starts and ends the tasks")]
     async fn start_beside(&self, stop: &watch::Receiver<bool>) -> anyhow::Result<()> {
         if let Some(address) = self.state.config.metrics.listen {
             let listener = TcpListener::bind(address).await;
             let listener = listener.with_context(|| format!("cannot listen on {address} (metrics.listen)"))?;
-            let connections = Connections::new(METRICS_CONNECTIONS_MAX, self.state.config.server.header_timeout());
+            let connections = Connections::new(METRICS_CONNECTIONS_MAX, self.patience());
             let metrics = web::metrics_application(&self.state);
             let stop = stop.clone();
             tokio::spawn(async move { connections.serve(listener, metrics, stop).await });
@@ -136,7 +141,7 @@ impl App {
         }
         let worker = tokio::spawn(self.worker().run(stop.clone()));
         self.start_beside(&stop).await?;
-        let connections = Connections::new(server.connections_max, server.header_timeout());
+        let connections = Connections::new(server.connections_max, self.patience());
         connections.serve(listener, self.edge.clone(), stop).await;
         let limit = Duration::from_millis(server.drain_timeout_ms.unsigned_abs());
         // Streams may go on for most of that time; what is left is for settling them.

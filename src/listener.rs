@@ -1,14 +1,17 @@
 //! A listener: connections are taken up to a cap, those that are slow or idle are shed, and at the end all are drained.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
+use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -29,14 +32,22 @@ pub(crate) struct Connections {
     places: Arc<Semaphore>,
     /// How many there may be.
     most: u32,
+    patience: Patience,
+}
+
+/// How long clients are waited for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
     /// How long a request's head may take, and a connection may be without a request.
-    header_timeout: Duration,
+    pub(crate) head: Duration,
+    /// How long an answer may wait until the client takes more of it.
+    pub(crate) answer: Duration,
 }
 
 impl Connections {
     /// At most so many at once.
-    pub(crate) fn new(most: u32, header_timeout: Duration) -> Self {
-        Self { places: Arc::new(Semaphore::new(most as usize)), most, header_timeout }
+    pub(crate) fn new(most: u32, patience: Patience) -> Self {
+        Self { places: Arc::new(Semaphore::new(most as usize)), most, patience }
     }
 
     /// Takes connections and serves them until `stop` is true. Those that are open then end with what is under way.
@@ -75,7 +86,7 @@ impl Connections {
             // Small answers are sent at once; a peer that is already gone is noticed when it is served.
             let _ = stream.set_nodelay(true);
             let service = service.clone();
-            tokio::spawn(connection(stream, Peer(peer), service, self.header_timeout, stop.clone(), place));
+            tokio::spawn(connection(stream, Peer(peer), service, self.patience, stop.clone(), place));
         }
     }
 
@@ -94,33 +105,94 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 /// What a connection does.
 #[derive(Default)]
 struct Activity {
-    /// Requests that have begun.
+    /// Requests that have begun, and answers that have ended, which are no more of them.
     begun: AtomicU64,
-    /// Those that have not been answered.
-    open: AtomicUsize,
+    ended: AtomicU64,
+    /// Answers of which the client has to take something before they go on, by their numbers, and since when.
+    waiting: Mutex<HashMap<u64, Instant>>,
 }
 
 impl Activity {
-    /// Ends where for the whole of `patience` no request has begun or been open.
-    async fn idle(&self, patience: Duration) {
-        let mut seen = self.begun.load(Ordering::SeqCst);
+    /// How many requests have begun, and how many answers have ended.
+    fn counts(&self) -> (u64, u64) {
+        (self.begun.load(Ordering::SeqCst), self.ended.load(Ordering::SeqCst))
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Instant>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends where for the whole of the patience for heads nothing has begun, ended or been open, or where the client has
+    /// taken nothing of an answer for the patience for answers, which it tells.
+    async fn quiet(&self, patience: Patience) -> bool {
         loop {
-            tokio::time::sleep(patience).await;
-            let begun = self.begun.load(Ordering::SeqCst);
-            if begun == seen && self.open.load(Ordering::SeqCst) == 0 {
-                return;
+            let before = self.counts();
+            tokio::time::sleep(patience.head).await;
+            if self.waiting().values().any(|since| since.elapsed() >= patience.answer) {
+                return true;
             }
-            seen = begun;
+            let (begun, ended) = self.counts();
+            if (begun, ended) == before && begun == ended {
+                return false;
+            }
         }
     }
 }
 
-/// Counts a request as open until it is dropped, however it ends.
-struct Open(Arc<Activity>);
+/// A request, open from its beginning to the end of its answer, however it ends.
+struct Open {
+    activity: Arc<Activity>,
+    number: u64,
+}
+
+impl Open {
+    fn begin(activity: &Arc<Activity>) -> Self {
+        Self { activity: Arc::clone(activity), number: activity.begun.fetch_add(1, Ordering::SeqCst) }
+    }
+
+    /// It is the client's turn, or (where it is not) ours.
+    fn turn(&self, is_clients: bool) {
+        let mut waiting = self.activity.waiting();
+        if is_clients {
+            waiting.insert(self.number, Instant::now());
+        } else {
+            waiting.remove(&self.number);
+        }
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::SeqCst);
+        self.turn(false);
+        self.activity.ended.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// The body of an answer. It is asked for more when the client has taken enough of what was given.
+struct Watched {
+    body: Body,
+    open: Open,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        self.open.turn(matches!(polled, Poll::Ready(Some(_))));
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -128,7 +200,7 @@ async fn connection<S>(
     stream: TcpStream,
     peer: Peer,
     service: S,
-    header_timeout: Duration,
+    patience: Patience,
     mut stop: watch::Receiver<bool>,
     place: OwnedSemaphorePermit,
 ) where
@@ -141,32 +213,34 @@ async fn connection<S>(
     let activity = Arc::new(Activity::default());
     let asks = Arc::clone(&activity);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        asks.begun.fetch_add(1, Ordering::SeqCst);
-        asks.open.fetch_add(1, Ordering::SeqCst);
-        let open = Open(Arc::clone(&asks));
+        let open = Open::begin(&asks);
         request.extensions_mut().insert(peer);
         let answer = service.clone().call(request);
         async move {
-            let answer = answer.await;
-            drop(open);
-            answer
+            answer.await.map(|answer: Response| {
+                open.turn(true);
+                answer.map(|body| Body::new(Watched { body, open }))
+            })
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.head);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut idle = pin!(activity.idle(header_timeout));
-    let mut is_ending = false;
+    let mut quiet = pin!(activity.quiet(patience));
+    let (mut is_ending, mut was_quiet) = (false, false);
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
             () = stopped(&mut stop), if !is_ending => {}
-            // Until a client shows which HTTP it speaks, no timer of hyper's runs; for HTTP/2 there is none at all.
-            () = &mut idle, if !is_ending => {
-                if activity.begun.load(Ordering::SeqCst) == 0 {
+            is_stuck = &mut quiet => {
+                // Until a client shows which HTTP it speaks, no timer of hyper's runs; for HTTP/2 there is none at all. And
+                // what was told to end and is quiet again does not read what it was told.
+                if is_stuck || was_quiet || activity.counts().0 == 0 {
                     break Ok(());
                 }
+                was_quiet = true;
+                quiet.set(activity.quiet(patience));
             }
         }
         // An answer that is still on its way may go on; nothing new begins.

@@ -152,6 +152,15 @@ fn read_on(address: SocketAddr, token: &str, stop: &AtomicBool) {
     }
 }
 
+/// Ends the other threads, also where this one fails.
+struct Stops<'s>(&'s AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Holds a snapshot for seconds at a time, as another program may.
 #[expect(clippy::disallowed_methods, reason = "another program")]
 fn hold_on(directory: &Path, stop: &AtomicBool) {
@@ -246,15 +255,14 @@ fn at_twice_its_capacity_the_box_stays_quick_and_small() {
     }
     let (stop, asked) = (AtomicBool::new(false), Mutex::new(Asked::default()));
     let told = std::thread::scope(|scope| {
+        let _stops = Stops(&stop);
         let (stop, asked, token) = (&stop, &asked, token.as_str());
         for client in 0..CLIENTS {
             scope.spawn(move || write_on(address, token, client, stop, asked));
         }
         scope.spawn(move || read_on(address, token, stop));
         scope.spawn(move || hold_on(directory, stop));
-        let told = tell(Duration::from_secs(seconds), server.0.id(), directory, asked);
-        stop.store(true, Ordering::Relaxed);
-        told
+        tell(Duration::from_secs(seconds), server.0.id(), directory, asked)
     });
     judge(&told);
     drop(server);

@@ -42,7 +42,6 @@ use crate::domain::{Error, Result};
 pub use lock::DirectoryLock;
 pub(crate) use migrate::VERSION as SCHEMA_VERSION;
 use recall::{Change, Recall};
-use writer::Durability;
 
 /// How a store is sized.
 #[derive(Clone, Debug)]
@@ -227,28 +226,7 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
     {
-        self.submit(Durability::Synced, work).await
-    }
-
-    /// As [`Store::write`], for what is told to nobody outside: it answers once it is committed, and the next [`Store::write`]
-    /// makes it durable. Others see it at once and a crash of the process leaves it; a failure of the power may undo it.
-    ///
-    /// # Errors
-    /// As [`Store::write`].
-    pub async fn write_deferred<T, F>(&self, work: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
-    {
-        self.submit(Durability::Deferred, work).await
-    }
-
-    async fn submit<T, F>(&self, durability: Durability, work: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
-    {
-        let reply = self.inner.writer.submit(durability, work)?;
+        let reply = self.inner.writer.submit(work)?;
         reply.await.unwrap_or_else(|_| Err(Error::Unavailable("the store is closed".to_owned())))
     }
 
@@ -261,7 +239,7 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
     {
-        let reply = self.inner.writer.submit(Durability::Synced, work)?;
+        let reply = self.inner.writer.submit(work)?;
         reply.blocking_recv().unwrap_or_else(|_| Err(Error::Unavailable("the store is closed".to_owned())))
     }
 

@@ -45,33 +45,12 @@ trait Job: Send {
     fn answer(self: Box<Self>, fate: &Fate);
     /// When it came into the queue.
     fn queued_at(&self) -> Instant;
-    fn durability(&self) -> Durability;
-}
-
-/// When a write is on the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Durability {
-    /// Before it is answered.
-    Synced,
-    /// With the next write that is synced. Until then a failure of the power may undo it; the end of the process cannot.
-    Deferred,
-}
-
-impl Durability {
-    /// As `PRAGMA synchronous` has it, with a log.
-    const fn pragma(self) -> &'static str {
-        match self {
-            Self::Synced => "PRAGMA synchronous = FULL",
-            Self::Deferred => "PRAGMA synchronous = NORMAL",
-        }
-    }
 }
 
 struct Task<F, T> {
     work: Option<F>,
     result: Option<Result<T>>,
     queued_at: Instant,
-    durability: Durability,
     reply: oneshot::Sender<Result<T>>,
 }
 
@@ -103,10 +82,6 @@ where
     fn queued_at(&self) -> Instant {
         self.queued_at
     }
-
-    fn durability(&self) -> Durability {
-        self.durability
-    }
 }
 
 fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -122,14 +97,13 @@ pub(super) struct Handle {
 
 impl Handle {
     /// Puts `work` into the queue.
-    pub(super) fn submit<T, F>(&self, durability: Durability, work: F) -> Result<oneshot::Receiver<Result<T>>>
+    pub(super) fn submit<T, F>(&self, work: F) -> Result<oneshot::Receiver<Result<T>>>
     where
         T: Send + 'static,
         F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job: Box<dyn Job> =
-            Box::new(Task { work: Some(work), result: None, queued_at: Instant::now(), durability, reply });
+        let job: Box<dyn Job> = Box::new(Task { work: Some(work), result: None, queued_at: Instant::now(), reply });
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(sender) = queue.as_ref() else { return Err(Error::Unavailable("the store is closed".to_owned())) };
         match sender.try_send(job) {
@@ -180,7 +154,6 @@ pub(super) fn start(connection: Connection, clock: Clock, shared: Shared, option
         recall: shared.recall,
         data_version: 0,
         jobs_max: options.commit_jobs_max,
-        durability: Durability::Synced,
         log_tells: false,
         log_tried_at: None,
         log_retry: LOG_RETRY,
@@ -215,8 +188,6 @@ struct Thread {
     recall: Arc<Recall>,
     data_version: i64,
     jobs_max: usize,
-    /// That the connection is set to.
-    durability: Durability,
     /// Whether the log still holds what has been erased.
     log_tells: bool,
     log_tried_at: Option<Instant>,
@@ -274,7 +245,6 @@ impl Thread {
         if !self.connection.is_autocommit() {
             self.run_statement("ROLLBACK")?;
         }
-        self.set_durability(jobs)?;
         self.run_statement("BEGIN IMMEDIATE")?;
         let result = self.run_all(jobs).and_then(|touched| {
             self.recall.announce(&touched.memories);
@@ -302,17 +272,6 @@ impl Thread {
                 Err(error)
             }
         }
-    }
-
-    /// A group is synced for the sake of one of its jobs. The sync of the log is one of all that was written to it before.
-    fn set_durability(&mut self, jobs: &[Box<dyn Job>]) -> Result<()> {
-        let is_deferred = jobs.iter().all(|job| job.durability() == Durability::Deferred);
-        let wanted = if is_deferred { Durability::Deferred } else { Durability::Synced };
-        if self.durability != wanted {
-            self.run_statement(wanted.pragma())?;
-            self.durability = wanted;
-        }
-        Ok(())
     }
 
     /// After an erasure the log is emptied, before anyone is told that it is done. Where a reader still needs it, a later
@@ -400,36 +359,5 @@ fn reason(error: &Error) -> String {
         Error::Unavailable(why) => why.clone(),
         Error::Internal(_) => "the write could not be committed".to_owned(),
         other => other.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::clock::Clock;
-    use crate::domain::Result;
-    use crate::store::{Store, StoreOptions, Writer, fault};
-
-    fn synchronous(writer: &Writer<'_>) -> Result<i64> {
-        writer.prepare("PRAGMA synchronous")?.query_row([], |row| row.get(0)).map_err(fault)
-    }
-
-    #[tokio::test]
-    async fn what_is_acknowledged_is_synced_and_what_is_deferred_is_not_waited_for() {
-        const NORMAL: i64 = 1;
-        const FULL: i64 = 2;
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path(), Clock::system(), &StoreOptions::default()).unwrap();
-        assert_eq!(store.write_deferred(|writer| synchronous(writer)).await.unwrap(), NORMAL);
-        assert_eq!(store.write(|writer| synchronous(writer)).await.unwrap(), FULL);
-        assert_eq!(store.write_deferred(|writer| synchronous(writer)).await.unwrap(), NORMAL);
-        // Together in a group they are synced: the first write keeps the writer busy until both others wait.
-        let (begun, wait) = std::sync::mpsc::channel();
-        let busy = store.write(move |_| wait.recv().map_err(|_| crate::domain::Error::Busy("the test")));
-        let deferred = store.write_deferred(|writer| synchronous(writer));
-        let synced = store.write(|writer| synchronous(writer));
-        let all = async { tokio::join!(busy, deferred, synced) };
-        let release = async { begun.send(()) };
-        let ((_, deferred, synced), _) = tokio::join!(all, release);
-        assert_eq!((deferred.unwrap(), synced.unwrap()), (FULL, FULL));
     }
 }

@@ -281,41 +281,16 @@ impl AppState {
         T: Send + 'static,
         F: FnOnce(&mut Writer<'_>, &Caller) -> Result<T> + Send + 'static,
     {
-        let result = self.store.write(self.proven(known, work)).await;
-        self.note_result(known, result)
-    }
-
-    /// As [`AppState::write`], with the durability of [`Store::write_deferred`].
-    pub(crate) async fn write_deferred<T, F>(&self, known: &Known, work: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: FnOnce(&mut Writer<'_>, &Caller) -> Result<T> + Send + 'static,
-    {
-        let work = self.proven(known, |writer, caller| {
-            auth::require_enabled(caller)?;
-            work(writer, caller)
-        });
-        let result = self.store.write_deferred(work).await;
-        self.note_result(known, result)
-    }
-
-    /// `work`, for who is proved in its transaction.
-    fn proven<T, F>(&self, known: &Known, work: F) -> impl FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static
-    where
-        F: FnOnce(&mut Writer<'_>, &Caller) -> Result<T> + Send + 'static,
-    {
-        let (known, policy) = (known.clone(), Arc::clone(&self.identity));
-        move |writer| {
-            let ends_at = known.authenticated.ends_at;
-            if writer.auth_holds(known.version) && ends_at.is_none_or(|end| writer.now() < end) {
-                return work(writer, &known.authenticated.caller);
+        let (known_there, policy) = (known.clone(), Arc::clone(&self.identity));
+        let result = self.store.write(move |writer| {
+            let ends_at = known_there.authenticated.ends_at;
+            if writer.auth_holds(known_there.version) && ends_at.is_none_or(|end| writer.now() < end) {
+                return work(writer, &known_there.authenticated.caller);
             }
-            let caller = prove(writer, &known.presented, &policy, known.scope)?;
+            let caller = prove(writer, &known_there.presented, &policy, known_there.scope)?;
             work(writer, &caller)
-        }
-    }
-
-    fn note_result<T>(&self, known: &Known, result: Result<T>) -> Result<T> {
+        });
+        let result = result.await;
         if let Err(Error::QuotaExceeded(refusal)) = &result {
             self.note_refusal(known, refusal);
         }

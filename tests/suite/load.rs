@@ -197,15 +197,47 @@ async fn the_listener_of_the_metrics_sheds_as_the_other_does() {
 async fn connections_past_the_cap_wait_until_one_ends() {
     let app = TestApp::with_config(&IMPATIENT.replace("[metrics]", "connections_max = 2\n[metrics]"));
     served(&app, async |address| {
+        let begun = Instant::now();
         let mut first = TcpStream::connect(address).await.unwrap();
         let second = TcpStream::connect(address).await.unwrap();
         let mut third = TcpStream::connect(address).await.unwrap();
         third.write_all(b"GET /healthz HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n").await.unwrap();
         let said = rest_of(&mut third).await;
         assert!(said.starts_with("HTTP/1.1 200 OK"), "{said}");
-        // It was answered in the place of one that was shed.
+        // It was answered in the place of one that was shed, which is not before the others' patience was over.
+        assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
         let (first, second) = (first.read(&mut [0]).await, second.try_read(&mut [0]));
         assert!(matches!(first, Ok(0)) || matches!(second, Ok(0)), "{first:?} {second:?}");
+    })
+    .await;
+}
+
+/// Asks again and again without reading an answer, until nothing more can be sent.
+async fn ask_without_reading(stream: &mut TcpStream) {
+    let many = "GET /assets/tallybox.css HTTP/1.1\r\nHost: box\r\n\r\n".repeat(200);
+    let send = async { while stream.write_all(many.as_bytes()).await.is_ok() {} };
+    // The server reads on only when its answers are taken.
+    drop(tokio::time::timeout(Duration::from_secs(2), send).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_read_the_answers_loses_the_connection() {
+    let app = TestApp::with_config(&IMPATIENT.replace("[metrics]", "connections_max = 1\n[metrics]"));
+    served(&app, async |address| {
+        let mut deaf = TcpStream::connect(address).await.unwrap();
+        ask_without_reading(&mut deaf).await;
+        // HTTP/2 with no room for a byte of an answer: preface, settings, and the head of `GET /healthz`.
+        let mut shut = TcpStream::connect(address).await.unwrap();
+        shut.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0").await.unwrap();
+        shut.write_all(b"\0\0\x11\x01\x05\0\0\0\x01\x82\x86\x04\x08/healthz\x01\x03box").await.unwrap();
+        let mut next = TcpStream::connect(address).await.unwrap();
+        next.write_all(b"GET /healthz HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n").await.unwrap();
+        let said = rest_of(&mut next).await;
+        assert!(said.starts_with("HTTP/1.1 200 OK"), "{said}");
+        // Both kept the only place until they were shed; the second was answered as far as it let itself be.
+        let mut told = Vec::new();
+        drop(soon(shut.read_to_end(&mut told)).await);
+        assert!(told.windows(5).any(|frame| frame[3] == 1), "no head of an answer: {told:?}");
     })
     .await;
 }

@@ -96,8 +96,7 @@ impl Call {
         let estimate = self.facts.estimate;
         let wish = Wish { prompt: estimate.bound, output: self.request.output, choices: self.request.choices };
         let facts = Value::Object(self.facts.to_metadata());
-        // It is told to nobody outside, and whatever ends the call is synced, and this with it. So a call waits for one sync.
-        let opened = self.state.write_deferred(&self.known, move |writer, caller| {
+        let opened = self.state.write(&self.known, move |writer, caller| {
             let owner = Owner { user: caller.user.key, tier: caller.tier().to_owned() };
             let opened = gateway::open(writer, &policy, caller.holder(), (wish, bounds), estimate.count, &facts)?;
             Ok((owner, opened))

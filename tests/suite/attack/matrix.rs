@@ -219,6 +219,7 @@ fn expected((_, _, whom, thing): &Row, who: Who) -> Outcome {
 }
 
 fn outcome(reply: &Reply, has_thing: bool) -> Outcome {
+    assert!(reply.status != 500, "a fault of ours: {}", reply.text);
     match (reply.status, reply.code()) {
         (401, _) => Outcome::Unauthenticated,
         (403, "scope_required") => Outcome::NoScope,

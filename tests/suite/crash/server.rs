@@ -49,11 +49,15 @@ impl Server {
 
     /// Starts the server and waits until it answers.
     pub(super) fn start(directory: &Path, address: SocketAddr) -> Self {
-        let server = Self::launch(directory, address);
+        let mut server = Self::launch(directory, address);
         let caller = Caller { address, token: "" };
         let begun = Instant::now();
         while caller.call("GET", "/healthz", None, None).is_none() {
             assert!(begun.elapsed() < START_PATIENCE, "the server does not come up");
+            // Another test may have been given the same port for a moment.
+            if server.0.try_wait().unwrap().is_some() {
+                server = Self::launch(directory, address);
+            }
             std::thread::sleep(Duration::from_millis(10));
         }
         server

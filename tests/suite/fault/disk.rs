@@ -138,5 +138,5 @@ fn a_database_that_may_not_be_written_is_refused_with_what_to_do() {
     fs::remove_file(directory.join("tallybox.lock")).unwrap();
     fs::set_permissions(&directory, Permissions::from_mode(0o555)).unwrap();
     let said = serve_unprivileged(&directory, &program);
-    assert!(said.contains("cannot be used") && said.contains("Give a directory that this user may write to"), "{said}");
+    assert!(said.contains("cannot be written") && said.contains("chown -R"), "{said}");
 }
