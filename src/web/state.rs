@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use super::gateway::calls::Calls;
 use super::memory::imports::Imports;
 use super::metrics::Meters;
+use super::openapi::Described;
 use crate::adapter::embedder::EmbedderPool;
 use crate::adapter::upstream::Upstreams;
 use crate::config::Config;
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     remembered: RwLock<HashMap<Presented, Remembered>>,
     /// When it was last tried whether a write can be committed, and whether it could.
     ready: tokio::sync::Mutex<Option<(Timestamp, bool)>>,
+    /// The description of the API, made when it is first asked for: it never changes while the program runs.
+    pub(super) described: OnceLock<Described>,
 }
 
 #[derive(Clone)]
@@ -175,6 +178,7 @@ impl AppState {
             attempts: Attempts::default(),
             remembered: RwLock::default(),
             ready: tokio::sync::Mutex::default(),
+            described: OnceLock::new(),
         })))
     }
 

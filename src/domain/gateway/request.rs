@@ -7,11 +7,11 @@ use super::body::Object;
 use crate::domain::{Error, Fault, Result};
 
 /// Longest name of a model, in characters.
-const MODEL_CHARACTERS_MAX: usize = 256;
+pub const MODEL_CHARACTERS_MAX: usize = 256;
 /// Most answers of one request.
-const CHOICES_MAX: i64 = 128;
+pub const CHOICES_MAX: i64 = 128;
 /// Most tokens that a request may name for an answer: past any model there is.
-const OUTPUT_MAX: i64 = 1 << 32;
+pub const OUTPUT_MAX: i64 = 1 << 32;
 
 /// A request, read.
 #[derive(Clone, Debug)]

@@ -1,0 +1,64 @@
+//! What operators and their tools ask.
+
+use serde_json::{Value, json};
+
+use super::operation::{Operation, get};
+use super::schema::{Told, answer, one_of, whole, words};
+
+/// The heading.
+pub(super) const GROUP: (&str, &str) = ("Operations", "Whether the server is alive and ready, and what it measures.");
+
+/// The calls.
+pub(super) fn operations() -> Vec<Operation> {
+    let version = crate::VERSION;
+    vec![
+        get("/healthz", "getHealth", "Is the process alive").answers(
+            200,
+            "It answers.",
+            "Health",
+            json!({"status": "ok", "version": version}),
+        ),
+        get("/readyz", "getReadiness", "Can a write be committed")
+            .answers(
+                200,
+                "It can.",
+                "Readiness",
+                json!({"status": "ready", "version": version, "schema": crate::store::SCHEMA_VERSION}),
+            )
+            .answers(
+                503,
+                "It cannot: the disk is full, broken or read-only, or the writer is stuck.",
+                "Readiness",
+                json!({"status": "unavailable", "version": version, "schema": crate::store::SCHEMA_VERSION}),
+            ),
+        get("/metrics", "getMetrics", "Everything that is measured")
+            .about(
+                "In the text format of Prometheus. With `metrics.access` it can be open or off, and with `metrics.listen` \
+                 it has a listener of its own instead.",
+            )
+            .answers_as(
+                200,
+                "The metrics.",
+                "text/plain",
+                words(),
+                json!("# HELP tallybox_reservations_open Holds that are neither settled nor released.\n# TYPE tallybox_reservations_open gauge\ntallybox_reservations_open 0\n"),
+            )
+            .never(422),
+    ]
+}
+
+/// What they answer.
+pub(super) fn schemas() -> Vec<(&'static str, Value)> {
+    let version = || words().about("The version of the program.");
+    vec![
+        ("Health", answer().has("status", one_of(["ok"])).has("version", version()).done()),
+        (
+            "Readiness",
+            answer()
+                .has("status", one_of(["ready", "unavailable"]))
+                .has("version", version())
+                .has("schema", whole(1..=1_000_000).about("The version of the schema of the database."))
+                .done(),
+        ),
+    ]
+}
