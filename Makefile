@@ -2,6 +2,7 @@
 # make demo   build and show a throw-away instance with three users and 90 days of usage
 # make test   everything: format, lints, all tests; installs what the tests need
 # make clients  OpenAI's own clients against the gateway
+# make contract  calls made of the API's own description, and its answers held against it
 # make check  the fast loop: format, clippy, tests
 # make bench  the measured table of the README, beside its peers
 # make bench-recall  how much of what answers a question is found, on the conversations in RECALL_DATA
@@ -17,7 +18,7 @@ TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tallybox-tests
 INSTALL := command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 INSTALLED = for name in $(1); do command -v "$$name" && break; done | grep -q .
 
-.PHONY: run demo test check clients bench bench-recall needs needs-browser
+.PHONY: run demo test check clients contract bench bench-recall needs needs-browser
 
 run:
 	$(CARGO) build --release
@@ -27,7 +28,7 @@ demo:
 	$(CARGO) build --release
 	$(or $(CARGO_TARGET_DIR),target)/release/tallybox demo
 
-test: needs check clients
+test: needs check clients contract
 
 check:
 	$(CARGO) fmt --check
@@ -47,6 +48,14 @@ clients:
 	  || { rm -f $(TOOLS)/clients/package-lock.json; echo "OpenAI's client could not be installed from npm"; exit 1; }
 	$(TOOLS)/python/bin/python tests/clients/openai_python.py $(or $(CARGO_TARGET_DIR),target)/debug/tallybox
 	NODE_PATH=$(TOOLS)/clients/node_modules $(PYTHON) tests/clients/openai_npm.py $(or $(CARGO_TARGET_DIR),target)/debug/tallybox
+
+# The API against its own description, by schemathesis in an environment of its own.
+contract:
+	$(CARGO) build
+	@$(TOOLS)/contract/bin/python -c "from importlib.metadata import version; assert version('schemathesis') == '4.32.5'" 2>/dev/null \
+	  || { { $(PYTHON) -m venv $(TOOLS)/contract || { $(INSTALL) python3-venv && $(PYTHON) -m venv $(TOOLS)/contract; }; } \
+	  && $(TOOLS)/contract/bin/pip install -q schemathesis==4.32.5; } || { echo "schemathesis could not be installed from PyPI"; exit 1; }
+	$(TOOLS)/contract/bin/python tests/openapi/run.py $(or $(CARGO_TARGET_DIR),target)/debug/tallybox
 
 # What the build and the tests need beside Rust: a C compiler, for SQLite, and a browser.
 needs: $(if $(filter 1,$(TALLYBOX_SKIP_BROWSER)),,needs-browser)

@@ -15,6 +15,7 @@ mod input;
 mod memory;
 mod metrics;
 mod model;
+mod openapi;
 mod pages;
 mod queue;
 mod race;

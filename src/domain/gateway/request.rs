@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::Endpoint;
 use super::body::Object;
+use crate::domain::field::whole;
 use crate::domain::{Error, Fault, Result};
 
 /// Longest name of a model, in characters.
@@ -82,9 +83,7 @@ impl Request {
         };
         let mut number = |name: &str, least: i64, most: i64| match object.value(name) {
             Ok(Value::Null) => None,
-            Ok(Value::Number(number)) if number.as_i64().is_some_and(|number| (least..=most).contains(&number)) => {
-                number.as_i64()
-            }
+            Ok(value) if whole(&value).is_some_and(|number| (least..=most).contains(&number)) => whole(&value),
             _ => {
                 faults.push(Fault::new(name, format!("must be a whole number from {least} to {most}")));
                 None

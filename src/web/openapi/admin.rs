@@ -131,8 +131,8 @@ fn figures() -> Vec<Operation> {
     vec![
         get("/api/admin/usage", "getTotals", "Totals per user and resource")
             .about("Where `Accept: text/csv` asks for it, one table of all, without pages.")
-            .asks("from", about_from, date())
-            .asks("to", "The last day; absent: today. At most ten years after `from`.", date())
+            .asks("from", about_from, day())
+            .asks("to", "The last day; absent: today. At most ten years after `from`.", day())
             .paged()
             .answers(
                 200,
@@ -162,6 +162,11 @@ fn figures() -> Vec<Operation> {
             json!({"acts": [act], "nextCursor": null}),
         ),
     ]
+}
+
+/// A day, or an instant in it.
+fn day() -> Value {
+    json!({"anyOf": [date(), time()]})
 }
 
 fn overview(total: &Value) -> Value {

@@ -22,6 +22,13 @@ pub(super) fn new_password() -> Value {
     text(PASSWORD_CHARACTERS)
 }
 
+/// The name of a token.
+fn token_name() -> Value {
+    let mut name = text(NAME_CHARACTERS).about("Without control characters.");
+    name["pattern"] = json!("^[^\\u0000-\\u001f\\u007f-\\u009f]*$");
+    name
+}
+
 /// The calls.
 pub(super) fn operations() -> Vec<Operation> {
     let me = json!({"id": ID, "email": "ada@example.org", "role": "user", "tier": "basic"});
@@ -122,7 +129,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         (
             "NewToken",
             body()
-                .has("name", text(NAME_CHARACTERS).about("Without control characters."))
+                .has("name", token_name())
                 .may("scopes", list_of(scope(), 1..=16))
                 .may("expiresInDays", whole(EXPIRES_DAYS).about("Absent: it never expires."))
                 .done(),

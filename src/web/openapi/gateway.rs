@@ -22,18 +22,24 @@ const QUOTA: &str =
     "`insufficient_quota`: what is left of the day does not bear the call. Or the model's server takes no more calls.";
 
 fn with_failures(operation: Operation) -> Operation {
-    let header = one_of(["recall", "keep", "recall, keep"]);
     operation
-        .header(
-            "X-Tallybox-Memory",
-            "Recalls what the user's memories say to the question, keeps the exchange, or both.",
-            header,
-        )
         .fails(400, STATE)
         .fails(404, UNKNOWN_MODEL)
         .fails(429, QUOTA)
         .fails(502, "`upstream_unreachable`, `upstream_untrusted`, `upstream_failed` or `upstream_broken`.")
         .fails(504, "`upstream_timeout`: the model's server was silent for too long.")
+}
+
+/// As [`with_failures`], of a call that can be given memories.
+fn with_memory(operation: Operation) -> Operation {
+    let about =
+        "`recall` adds what the user's memories say to the question, `keep` keeps the exchange; with a comma, both.";
+    with_failures(operation.header("X-Tallybox-Memory", about, words()))
+}
+
+/// A stream, of which a schema can say nothing.
+fn events_of_a_stream() -> Value {
+    json!({"description": "Events as OpenAI's clients read them."})
 }
 
 /// The calls.
@@ -60,14 +66,14 @@ fn conversations() -> Vec<Operation> {
     });
     let events = "With `stream`: events, the last of which says `[DONE]`.";
     vec![
-        with_failures(post("/v1/chat/completions", "createChatCompletion", "Chat"))
+        with_memory(post("/v1/chat/completions", "createChatCompletion", "Chat"))
             .takes(
                 "ChatRequest",
                 json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 50}),
             )
             .answers(200, events, "ChatAnswer", chat)
-            .answers_as(200, events, "text/event-stream", words(), json!("data: [DONE]\n\n")),
-        with_failures(post("/v1/responses", "createResponse", "Responses"))
+            .answers_as(200, events, "text/event-stream", events_of_a_stream(), json!("data: [DONE]\n\n")),
+        with_memory(post("/v1/responses", "createResponse", "Responses"))
             .about("`store` is sent on as false, unless `gateway.stateful` is set.")
             .takes("ResponseRequest", json!({"model": "gpt-4o", "input": "How are you?", "max_output_tokens": 50}))
             .answers(
@@ -80,7 +86,7 @@ fn conversations() -> Vec<Operation> {
                 200,
                 "With `stream`: events, the last of which is `response.completed`.",
                 "text/event-stream",
-                words(),
+                events_of_a_stream(),
                 json!("event: response.completed\ndata: {}\n\n"),
             ),
     ]
@@ -103,7 +109,7 @@ fn others() -> Vec<Operation> {
         with_failures(post("/v1/completions", "createCompletion", "Completions"))
             .takes("CompletionRequest", json!({"model": "gpt-3.5-turbo-instruct", "prompt": "All is", "max_tokens": 5}))
             .answers(200, events, "CompletionAnswer", completion)
-            .answers_as(200, events, "text/event-stream", words(), json!("data: [DONE]\n\n")),
+            .answers_as(200, events, "text/event-stream", events_of_a_stream(), json!("data: [DONE]\n\n")),
         with_failures(post("/v1/embeddings", "createEmbeddings", "Embeddings"))
             .about("`all-minilm-l6-v2` is the model inside, which takes up to 2,048 texts and needs no upstream.")
             .takes("EmbeddingsRequest", json!({"model": "all-minilm-l6-v2", "input": "tea or coffee"}))

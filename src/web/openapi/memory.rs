@@ -127,7 +127,7 @@ fn transfers() -> Vec<Operation> {
         filtered(get("/memory/export", "exportMemories", "Carry memories out"))
             .about("A JSON object a line, as POST /memory/import takes it. An answer that breaks off is not whole.")
             .asks("embeddings", "With the embeddings, and the name of their model.", flag().default(false))
-            .answers_as(200, "The memories.", "application/x-ndjson", words(), json!(line)),
+            .answers_as(200, "The memories.", "application/x-ndjson", words(), json!(line.clone())),
         post("/memory/import", "importMemories", "Carry memories in")
             .about(
                 "What is there already is left out, so that an import can be repeated. A record that is not understood is \
@@ -135,7 +135,9 @@ fn transfers() -> Vec<Operation> {
             )
             .asks("format", "Whose format it is.", one_of(Format::ALL.map(Format::as_str)).default("tallybox"))
             .asks("embeddings", "Whether embeddings in the records are of this server's model.", flag().default(false))
-            .takes_as(&["application/json", "application/x-ndjson", "application/jsonl"], "ImportedMemories", exported())
+            .takes("ImportedMemories", json!({"memories": [exported()]}))
+            .or_takes("application/x-ndjson", lines(), &line)
+            .or_takes("application/jsonl", lines(), &line)
             .answers(
                 200,
                 "What became of the records.",
@@ -148,6 +150,11 @@ fn transfers() -> Vec<Operation> {
             .fails(429, "`quota_exceeded`: the record `record` did not fit; what was imported before it stays.")
             .fails(503, "`busy`: another import of the same user is under way, or too many of others."),
     ]
+}
+
+/// Many records, of which a schema can say nothing: what is not understood is skipped.
+fn lines() -> Value {
+    json!({"description": "A JSON object a line."})
 }
 
 fn of_tier(memories: i64) -> Value {

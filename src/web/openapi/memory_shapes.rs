@@ -107,7 +107,7 @@ fn taken(terms: &Terms) -> Vec<(&'static str, Value)> {
         ("Search", search()),
         (
             "ImportedMemories",
-            json!({"description": "One document of the named format, or an object a line. Records that are not understood are skipped."}),
+            json!({"description": "One document of the named format. Records that are not understood are skipped."}),
         ),
     ]
 }

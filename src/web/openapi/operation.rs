@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::schema::{Told, id, named, text, whole};
+use super::schema::{Told, id, named, or_null, text, whole};
 use crate::web::edge::Access;
 
 /// The description of one route. What follows from the route itself, as its scope and the failures that go with it, is added
@@ -122,25 +122,26 @@ impl Operation {
     }
 
     /// The body it takes: a named schema and an example.
-    pub(super) fn takes(self, schema: &str, example: Value) -> Self {
-        self.takes_as(&["application/json"], schema, example)
-    }
-
-    /// As [`Operation::takes`], of other media types.
-    pub(super) fn takes_as(mut self, media: &[&str], schema: &str, example: Value) -> Self {
-        let content: Map<String, Value> = media
-            .iter()
-            .map(|media| ((*media).to_owned(), json!({"schema": named(schema), "example": example.clone()})))
-            .collect();
+    pub(super) fn takes(mut self, schema: &str, example: Value) -> Self {
+        let content = json!({"application/json": {"schema": named(schema), "example": example}});
         self.body = Some(json!({"required": true, "content": content}));
         self
     }
 
-    /// As [`Operation::takes`]; nothing at all may be sent instead.
+    /// As [`Operation::takes`]; it may be of another media type, too.
+    pub(super) fn or_takes(mut self, media: &str, schema: Value, example: &str) -> Self {
+        if let Some(body) = &mut self.body {
+            body["content"][media] = json!({"schema": schema, "example": example});
+        }
+        self
+    }
+
+    /// As [`Operation::takes`]; nothing at all may be sent instead, or null.
     pub(super) fn may_take(mut self, schema: &str, example: Value) -> Self {
         self = self.takes(schema, example);
         if let Some(body) = &mut self.body {
             body["required"] = json!(false);
+            body["content"]["application/json"]["schema"] = or_null(named(schema));
         }
         self
     }

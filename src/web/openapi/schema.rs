@@ -111,10 +111,10 @@ pub(super) fn or_null(mut schema: Value) -> Value {
     if schema["$ref"].is_string() {
         return json!({"anyOf": [schema, {"type": "null"}]});
     }
-    if let Some(kind) = schema["type"].as_str() {
+    if let Some(kind) = schema["type"].as_str().filter(|kind| *kind != "null") {
         schema["type"] = json!([kind, "null"]);
     }
-    if let Some(names) = schema["enum"].as_array_mut() {
+    if let Some(names) = schema.get_mut("enum").and_then(Value::as_array_mut) {
         names.push(Value::Null);
     }
     schema
@@ -176,6 +176,7 @@ mod tests {
         assert_eq!(schema["additionalProperties"], false);
         assert_eq!(schema["properties"]["b"], json!({"type": ["string", "null"], "enum": ["x", null]}));
         assert_eq!(schema["properties"]["c"]["anyOf"][1]["type"], "null");
+        assert_eq!(or_null(words()), json!({"type": ["string", "null"]}));
         assert_eq!(answer().may("b", flag()).done()["properties"]["b"]["type"], "boolean");
     }
 }
