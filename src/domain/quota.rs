@@ -110,6 +110,11 @@ impl Tiers {
     pub fn names(&self) -> String {
         self.0.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
     }
+
+    /// The names of all tiers, each by itself.
+    pub fn each_name(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
 }
 
 /// Whose usage counts, and by which tier's limits.

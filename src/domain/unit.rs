@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, Utc};
 use uuid::Uuid;
 
 /// The largest amount a single entry may carry: 2^53 - 1, exact in every JSON client.
@@ -40,9 +40,10 @@ impl Timestamp {
         })
     }
 
-    /// Parses RFC 3339, any offset.
+    /// Parses RFC 3339, any offset. In UTC too it lies in the years 0 to 9999, so that it can be written again.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
-        DateTime::parse_from_rfc3339(text).ok().map(|instant| Self(instant.timestamp_millis()))
+        let instant = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
+        (0..=9_999).contains(&instant.year()).then(|| Self(instant.timestamp_millis()))
     }
 }
 
@@ -177,6 +178,17 @@ mod tests {
         for (amount, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (45_000, "45,000"), (-1_234_567, "-1,234,567")]
         {
             assert_eq!(thousands(amount), text);
+        }
+    }
+
+    #[test]
+    fn an_instant_that_is_taken_can_be_written_again() {
+        for text in ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z", "2025-11-09T21:00:00+01:00"] {
+            let instant = Timestamp::parse_rfc3339(text).unwrap();
+            assert_eq!(Timestamp::parse_rfc3339(&instant.to_string()), Some(instant), "{text}");
+        }
+        for text in ["0000-01-01T00:00:00+23:59", "9999-12-31T23:59:59-00:01"] {
+            assert_eq!(Timestamp::parse_rfc3339(text), None, "{text}");
         }
     }
 

@@ -135,7 +135,10 @@ impl AccountPage<'_> {
     }
 
     fn tokens(&self) -> Markup {
-        let line = html! { "Each opens what its scopes say, for this account alone. Only a hash of it is kept." };
+        let line = html! {
+            "Each opens what its scopes say, for this account alone. Only a hash of it is kept. "
+            a href="/docs" { "What the API offers" }
+        };
         let tokens = &self.tokens.items;
         html! {
             section.section id="tokens" aria-labelledby="h-tokens" {

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod agent;
 pub mod asset;
 pub mod chart;
+pub mod docs;
 pub mod door;
 pub mod error;
 pub mod layout;

@@ -25,9 +25,9 @@ use crate::service::auth::token::{EXPIRES_DAYS, NAME_CHARACTERS, NewToken};
 use crate::service::auth::{account, session, token};
 
 /// A password that is only compared may be of any length up to here.
-const COMPARED_CHARACTERS: std::ops::RangeInclusive<usize> = 0..=1_024;
+pub(super) const COMPARED_CHARACTERS: std::ops::RangeInclusive<usize> = 0..=1_024;
 /// Longest e-mail address that is looked up.
-const EMAIL_CHARACTERS: std::ops::RangeInclusive<usize> = 1..=254;
+pub(super) const EMAIL_CHARACTERS: std::ops::RangeInclusive<usize> = 1..=254;
 
 /// What is shown to log in.
 pub(super) struct Login {

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value};
 
 use crate::domain::auth::parse_email;
-pub(super) use crate::domain::field::{Why, instant, list, object, text, text_of_bytes};
+pub(super) use crate::domain::field::{Why, instant, list, object, text, text_of_bytes, whole};
 use crate::domain::ledger::{METADATA_BYTES_MAX, METADATA_DEPTH_MAX, ResourceType};
 use crate::domain::{Error, Fault, Result};
 
@@ -156,7 +156,7 @@ impl Fields {
 
 /// A whole number within bounds.
 pub(super) fn integer(bounds: RangeInclusive<i64>) -> impl Fn(Value) -> Result<i64, Why> {
-    move |value| match value.as_i64() {
+    move |value| match whole(&value) {
         Some(number) if bounds.contains(&number) => Ok(number),
         _ => Err(format!("must be a whole number from {} to {}", bounds.start(), bounds.end())),
     }
@@ -225,6 +225,9 @@ mod tests {
     fn numbers_are_whole_and_never_texts() {
         let parse = integer(1..=10);
         assert_eq!(parse(json!(7)), Ok(7));
+        assert_eq!(parse(json!(7.0)), Ok(7));
+        assert_eq!(integer(i64::MIN..=i64::MAX)(json!(9_007_199_254_740_991.0)), Ok(9_007_199_254_740_991));
+        assert!(integer(i64::MIN..=i64::MAX)(json!(9_007_199_254_740_992.0)).is_err());
         for wrong in [json!(0), json!(11), json!(1.5), json!("5"), json!(1_u64 << 63), json!(true)] {
             assert!(parse(wrong).is_err());
         }

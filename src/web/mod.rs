@@ -10,6 +10,7 @@ mod gateway;
 mod input;
 mod memory;
 mod metrics;
+mod openapi;
 mod ops;
 mod pages;
 mod problem;
@@ -93,6 +94,8 @@ fn ops_routes() -> Vec<Route> {
         get("/healthz", open, ops::healthz),
         get("/readyz", open, ops::readyz),
         get(METRICS, Access::Scope(Scope::Metrics), metrics::metrics),
+        get(openapi::DOCUMENT, open, openapi::openapi),
+        get(openapi::DOCS, open, openapi::docs),
     ]
 }
 
@@ -280,7 +283,9 @@ pub(crate) fn application(state: &AppState) -> Edge {
         }
         // Pages and their files are worth compressing; an answer of the JSON API is small, and its clients many. The answer
         // to a form may hold a secret beside what was typed, so that its compressed length would tell about it.
-        let is_page = route.access == Access::Page || route.path.starts_with("/assets/");
+        let is_page = route.access == Access::Page
+            || route.path.starts_with("/assets/")
+            || [openapi::DOCUMENT, openapi::DOCS].contains(&route.path);
         let handler = if is_page && route.method == Method::GET {
             route.handler.layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
         } else {

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use super::gateway::calls::Calls;
 use super::memory::places::Places;
 use super::metrics::Meters;
+use super::openapi::Described;
 use super::ops::Ready;
 use crate::adapter::embedder::EmbedderPool;
 use crate::adapter::upstream::Upstreams;
@@ -57,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) attempts: Attempts,
     remembered: RwLock<HashMap<Presented, Remembered>>,
     pub(super) ready: Ready,
+    /// The description of the API, made when it is first asked for: it never changes while the program runs.
+    pub(super) described: OnceLock<Described>,
 }
 
 #[derive(Clone)]
@@ -177,6 +180,7 @@ impl AppState {
             attempts: Attempts::default(),
             remembered: RwLock::default(),
             ready: Ready::default(),
+            described: OnceLock::new(),
         })))
     }
 

@@ -18,6 +18,7 @@ mod load;
 mod memory;
 mod metrics;
 mod model;
+mod openapi;
 mod pages;
 mod property;
 mod queue;

@@ -12,7 +12,8 @@ const ASSETS: [&str; 5] = ["tallybox.css", "tallybox.js", "favicon.svg", "logo.s
 #[tokio::test]
 async fn every_page_is_as_it_was_last_looked_at() {
     let world = World::lived_in().await;
-    for page in PAGES {
+    // The description of the API changes with every route and has tests of its own.
+    for page in PAGES.iter().filter(|page| page.name != "docs") {
         hold(&world, page).await;
     }
     hold(&World::fresh().await, &SETUP).await;

@@ -4,14 +4,15 @@ use serde_json::Value;
 
 use super::Endpoint;
 use super::body::Object;
+use crate::domain::field::whole;
 use crate::domain::{Error, Fault, Result};
 
 /// Longest name of a model, in characters.
-const MODEL_CHARACTERS_MAX: usize = 256;
+pub const MODEL_CHARACTERS_MAX: usize = 256;
 /// Most answers of one request.
-const CHOICES_MAX: i64 = 128;
+pub const CHOICES_MAX: i64 = 128;
 /// Most tokens that a request may name for an answer: past any model there is.
-const OUTPUT_MAX: i64 = 1 << 32;
+pub const OUTPUT_MAX: i64 = 1 << 32;
 
 /// A request, read.
 #[derive(Clone, Debug)]
@@ -82,9 +83,7 @@ impl Request {
         };
         let mut number = |name: &str, least: i64, most: i64| match object.value(name) {
             Ok(Value::Null) => None,
-            Ok(Value::Number(number)) if number.as_i64().is_some_and(|number| (least..=most).contains(&number)) => {
-                number.as_i64()
-            }
+            Ok(value) if whole(&value).is_some_and(|number| (least..=most).contains(&number)) => whole(&value),
             _ => {
                 faults.push(Fault::new(name, format!("must be a whole number from {least} to {most}")));
                 None

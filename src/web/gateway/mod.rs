@@ -7,7 +7,7 @@ mod dialect;
 mod held;
 mod limits;
 mod meter;
-mod recall;
+pub(super) mod recall;
 mod stream;
 mod watch;
 

@@ -22,11 +22,11 @@ const MEMBER: &str = "tallybox";
 /// The header that asks for it, with `recall`, `keep` or both.
 const HEADER: &str = "x-tallybox-memory";
 /// Tokens of memories that are added at most, where nothing is said, and what may be said.
-const BUDGET: i64 = 500;
-const BUDGET_MAX: i64 = 32_768;
+pub(in crate::web) const BUDGET: i64 = 500;
+pub(in crate::web) const BUDGET_MAX: i64 = 32_768;
 /// As many memories.
-const LIMIT: i64 = 5;
-const LIMIT_MAX: i64 = 50;
+pub(in crate::web) const LIMIT: i64 = 5;
+pub(in crate::web) const LIMIT_MAX: i64 = 50;
 /// What stands before them.
 const HEAD: &str = "What is remembered of this user and may help:";
 

@@ -18,7 +18,7 @@ use crate::web::extract::{Body, Query};
 use crate::web::input::{self, Fields, Why};
 
 /// Longest list of a filter.
-const FILTER_VALUES_MAX: usize = 32;
+pub(in crate::web) const FILTER_VALUES_MAX: usize = 32;
 
 /// A memory as a request describes it.
 pub(super) struct Described {

@@ -23,7 +23,7 @@ pub(super) use record::{RecordAnswer, parse_amount, record, record_batch};
 pub(super) use reservation::{list_reservations, release, reserve, settle};
 
 /// Days of a look back.
-const DAYS: std::ops::RangeInclusive<i64> = 1..=366;
+pub(super) const DAYS: std::ops::RangeInclusive<i64> = 1..=366;
 
 pub(super) fn parse_days(query: Query) -> Result<i32> {
     let mut fields = query.0;

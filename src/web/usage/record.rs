@@ -48,7 +48,7 @@ pub(super) fn metered_by_hand(value: Value) -> Result<ResourceType, input::Why> 
 }
 
 fn amount(value: &Value, reverses: bool) -> Result<i64, input::Why> {
-    match value.as_i64() {
+    match input::whole(value) {
         Some(amount) if reverses && (-AMOUNT_MAX..0).contains(&amount) => Ok(amount),
         Some(amount) if !reverses && (1..=AMOUNT_MAX).contains(&amount) => Ok(amount),
         Some(..0) if !reverses => Err("a negative amount must name in `reverses` the entry it takes back".to_owned()),
