@@ -57,6 +57,8 @@ const TABLE: &[Row] = &[
     ("GET", "/healthz", For::All, Thing::Nothing),
     ("GET", "/readyz", For::All, Thing::Nothing),
     ("GET", "/metrics", For::Scope(Scope::Metrics), Thing::Nothing),
+    ("GET", "/openapi.json", For::All, Thing::Nothing),
+    ("GET", "/docs", For::All, Thing::Nothing),
     ("GET", "/assets/{name}", For::All, Thing::Nothing),
     ("POST", "/auth/login", For::All, Thing::Nothing),
     ("POST", "/auth/logout", For::Session, Thing::Nothing),
