@@ -8,6 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tallybox::clock::Clock;
+
+use super::calls::tokens;
+use super::support::TestApp;
 
 const ROUNDS: u64 = 6;
 const CLIENTS: usize = 8;
@@ -27,6 +31,8 @@ fn output_of(directory: &Path, arguments: &[&str]) -> String {
 /// Starts the server and waits until it answers.
 fn serve(directory: &Path, address: SocketAddr) -> Child {
     let mut command = tallybox(directory, &["serve", "--listen", &address.to_string()]);
+    // Closes nothing that other tests record, since they record it now.
+    command.env("TALLYBOX_LEDGER__KEEP_DAYS", "35");
     let server = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let begun = Instant::now();
     while call(address, "", "GET", "/healthz", None).is_none() {
@@ -138,4 +144,55 @@ fn what_was_acknowledged_before_a_kill_is_there_exactly_once() {
     for (tally, what) in [(&records, "records"), (&holds, "holds"), (&memories, "memories")] {
         assert!(tally.acknowledged.load(Ordering::SeqCst) > 0, "no {what} were acknowledged at all");
     }
+}
+
+/// How many entries are as they were recorded, and the sum of all: read beside the server.
+#[expect(clippy::disallowed_methods, reason = "past the program")]
+fn ledger_of(directory: &Path) -> (i64, i64) {
+    let connection = rusqlite::Connection::open(directory.join("tallybox.db")).unwrap();
+    let sql = "SELECT count(*) FILTER (WHERE source <> 4), sum(amount) FROM ledger";
+    connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+}
+
+#[tokio::test]
+async fn a_kill_while_days_are_closed_loses_nothing_and_the_next_start_goes_on() {
+    const ENTRIES: i64 = 60_000;
+    let app = TestApp::new();
+    app.clock.turn_to(Clock::system().now().plus_millis(-60 * 86_400_000));
+    let user = app.user("a@example.org", "pro").await;
+    for _ in 0..ENTRIES / 1_000 {
+        let entries = json!({"entries": vec![tokens(1); 1_000]});
+        app.tell(&user.token, "/usage/record/batch", entries).await.expect(201);
+        app.clock.advance_millis(3_600_000);
+    }
+    let directory = app.stop();
+    let there = directory.path();
+    let mut left = ENTRIES;
+    for _ in 0..3 {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut server = serve(there, address);
+        let begun = Instant::now();
+        while ledger_of(there).0 == left && left > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "no day is closed");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        server.kill().unwrap();
+        server.wait().unwrap();
+        let (found, sum) = ledger_of(there);
+        assert!(found < left || left == 0, "{found} of {left}");
+        assert_eq!(sum, ENTRIES);
+        left = found;
+        output_of(there, &["check"]);
+    }
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut server = serve(there, address);
+    let begun = Instant::now();
+    while ledger_of(there).0 > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(120), "days are left open");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(ledger_of(there), (0, ENTRIES));
+    output_of(there, &["check"]);
 }
