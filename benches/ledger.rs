@@ -140,7 +140,7 @@ fn sessions(directory: &Path, count: usize) {
 
 /// Runs `work` beside a writer of single entries, and prints how long those waited before it and while it ran.
 fn beside_a_writer(store: &Store, user: &User, work: impl FnOnce()) {
-    let stop = AtomicBool::new(false);
+    let (alone, stop) = (AtomicBool::new(false), AtomicBool::new(false));
     let users = std::slice::from_ref(user);
     let waits = |stop: &AtomicBool| {
         let mut waits = Vec::new();
@@ -164,7 +164,6 @@ fn beside_a_writer(store: &Store, user: &User, work: impl FnOnce()) {
         );
     };
     std::thread::scope(|scope| {
-        let alone = AtomicBool::new(false);
         let before = scope.spawn(|| waits(&alone));
         std::thread::sleep(Duration::from_secs(3));
         alone.store(true, Ordering::Relaxed);

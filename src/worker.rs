@@ -20,7 +20,7 @@ const PASS_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_EVERY_MS: i64 = 3_600_000;
 
 /// Slices of the closing of days in one pass, so that nothing else waits long for its turn.
-const CLOSING_SLICES: usize = 32;
+const CLOSING_SLICES: usize = 64;
 
 /// The periodic work.
 pub struct Worker {

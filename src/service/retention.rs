@@ -10,7 +10,7 @@ use crate::store::{Reader, Writer, retention as store};
 pub use crate::store::retention::Place;
 
 /// Entries that are looked at in one write.
-const SLICE: usize = 1_000;
+const SLICE: usize = 250;
 /// What is recorded for a day may arrive until 35 days after it; two days more leave room for zones and slow clocks.
 const MARGIN_DAYS: i32 = 2;
 
@@ -25,7 +25,7 @@ pub fn first_open_day(policy: &Policy, now: Timestamp, keep_days: i32) -> Day {
 /// # Errors
 /// Where the store cannot be written.
 pub fn close_slice(writer: &mut Writer<'_>, policy: &Policy, before: Day, place: Place) -> Result<Option<Place>> {
-    store::close_slice(writer, &policy.calendar, before, place, SLICE)
+    store::close_slice(writer, policy.calendar, before, place, SLICE)
 }
 
 /// How many rows of the ledger below the newest one are gone, by retention and by erasures.

@@ -91,11 +91,17 @@ fn find_part(reader: &Reader<'_>, row: i64) -> Result<Option<Part>> {
     found.optional().map_err(fault)
 }
 
+/// The entry that an entry follows.
+fn find_previous(reader: &Reader<'_>, row: i64) -> Result<Option<i64>> {
+    let mut statement = reader.prepare("SELECT previous FROM ledger WHERE id = ?1")?;
+    Ok(statement.query_row([row], |row| row.get(0)).optional().map_err(fault)?.flatten())
+}
+
 /// Closes the days before `before` for a slice of up to `limit` entries, and tells where the next slice begins; none when
 /// all of them are closed.
 pub(crate) fn close_slice(
     writer: &mut Writer<'_>,
-    calendar: &Calendar,
+    calendar: Calendar,
     before: Day,
     place: Place,
     limit: usize,
@@ -106,7 +112,11 @@ pub(crate) fn close_slice(
         Place::Late(day, row) => scan_late(writer, before, (day, row), limit)?,
     };
     let mut gone = 0;
-    for (account, parts) in grouped(writer, parts)? {
+    for (account, mut parts) in grouped(writer, parts)? {
+        // What one of them follows may have changed with the group before.
+        for part in parts.values_mut() {
+            part.previous = find_previous(writer, part.row)?;
+        }
         gone += close(writer, calendar, account, &parts)?;
     }
     add_gone(writer, gone)?;
@@ -210,7 +220,7 @@ fn grouped(reader: &Reader<'_>, parts: Vec<Part>) -> Result<BTreeMap<Account, BT
 ///
 /// It takes the row of the newest of them that was recorded in time, so that it lies where the day's entries lay; the
 /// newest entry of the chain keeps its row in any case, so that no row is ever given twice.
-fn close(writer: &mut Writer<'_>, calendar: &Calendar, account: Account, parts: &BTreeMap<i64, Part>) -> Result<i64> {
+fn close(writer: &mut Writer<'_>, calendar: Calendar, account: Account, parts: &BTreeMap<i64, Part>) -> Result<i64> {
     let user = UserKey(account.user);
     let head = find_account(writer, user, resource_of(account.resource))?.map(|account| account.head);
     let in_time = parts.values().filter(|part| part.recorded_at < (account.day + 2) * DAY_MS).map(|part| part.row);
@@ -303,10 +313,9 @@ fn find_follower(reader: &Reader<'_>, account: Account, part: &Part, above: Opti
             find_account(reader, UserKey(account.user), resource_of(account.resource))?.map(|account| account.head);
         start = head.filter(|head| *head > part.row);
     }
-    let mut previous = reader.prepare("SELECT previous FROM ledger WHERE id = ?1")?;
     let mut row = start;
     while let Some(at) = row {
-        let before: Option<i64> = previous.query_row([at], |row| row.get(0)).optional().map_err(fault)?.flatten();
+        let before = find_previous(reader, at)?;
         if before == Some(part.row) {
             return Ok(Some(at));
         }
@@ -315,10 +324,11 @@ fn find_follower(reader: &Reader<'_>, account: Account, part: &Part, above: Opti
     if start.is_some() { Err(Error::Internal(format!("entry {} is not on its chain", part.row))) } else { Ok(None) }
 }
 
-/// Where the newest entry of a day goes, the next one back takes its place: listings that end on that day begin there.
+/// Where the newest entry of a day goes, the next one back takes its place, if it may be of the same day: listings that end
+/// on that day begin there. A day differs from that of UTC by one at most, whatever the zone was.
 fn move_heads(writer: &mut Writer<'_>, account: Account, parts: &BTreeMap<i64, Part>, kept: i64) -> Result<()> {
-    let on = |part: &Part| part.recorded_at.div_euclid(DAY_MS);
-    let days: BTreeSet<i64> = parts.values().flat_map(|part| on(part) - 1..=on(part) + 1).collect();
+    let near = |at: i64| at.div_euclid(DAY_MS) - 1..=at.div_euclid(DAY_MS) + 1;
+    let days: BTreeSet<i64> = parts.values().flat_map(|part| near(part.recorded_at)).collect();
     for day in days {
         let head = {
             let mut statement =
@@ -329,12 +339,13 @@ fn move_heads(writer: &mut Writer<'_>, account: Account, parts: &BTreeMap<i64, P
                 .map_err(fault)?
                 .flatten()
         };
-        if let Some(head) = head.filter(|head| *head != kept && parts.contains_key(head)) {
-            writer.execute(
-                "UPDATE buckets SET head = ?4 WHERE day = ?1 AND resource = ?2 AND user_id = ?3",
-                params![day, account.resource, account.user, before_parts(parts, kept, Some(head))],
-            )?;
-        }
+        let Some(head) = head.filter(|head| *head != kept && parts.contains_key(head)) else { continue };
+        let before = before_parts(parts, kept, Some(head)).map(|row| find_part(writer, row)).transpose()?.flatten();
+        let before = before.filter(|part| near(part.recorded_at).contains(&day)).map(|part| part.row);
+        writer.execute(
+            "UPDATE buckets SET head = ?4 WHERE day = ?1 AND resource = ?2 AND user_id = ?3",
+            params![day, account.resource, account.user, before],
+        )?;
     }
     Ok(())
 }
