@@ -2,7 +2,8 @@
 //!
 //! `ledger fill DIRECTORY ENTRIES USERS` writes entries of so many users over the last 90 days; `ledger sessions DIRECTORY
 //! COUNT` prints sessions of the first so many of them; `ledger ceiling` prints entries a second of transactions of 1,000,
-//! written in process by the same code on the same schema.
+//! written in process by the same code on the same schema; `ledger close DIRECTORY DAYS` closes what is older than so many
+//! days and `ledger erase DIRECTORY USER` erases a user by number, each beside one writer whose waits it prints.
 
 #![expect(
     clippy::expect_used,
@@ -13,6 +14,7 @@
 )]
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tallybox::clock::Clock;
@@ -22,8 +24,10 @@ use tallybox::domain::ledger::{ResourceType, Source};
 use tallybox::domain::quota::{Holder, Limit, Limits, Tiers};
 use tallybox::service::auth::account::{self, By};
 use tallybox::service::auth::{self, Presented, password, session};
+use tallybox::service::erasure;
 use tallybox::service::ledger::{Fact, record};
 use tallybox::service::quota::Policy;
+use tallybox::service::retention::{self, Place};
 use tallybox::store::{Store, StoreOptions};
 
 const TRANSACTION: usize = 1_000;
@@ -37,8 +41,12 @@ fn main() {
     match arguments.as_slice() {
         ["fill", directory, entries, users] => fill(Path::new(directory), number(entries), number(users)),
         ["sessions", directory, count] => sessions(Path::new(directory), number(count)),
+        ["close", directory, days] => close(Path::new(directory), number(days)),
+        ["erase", directory, user] => erase(Path::new(directory), number(user)),
         ["ceiling"] | [] => ceiling(),
-        _ => panic!("usage: ledger fill DIRECTORY ENTRIES USERS | ledger sessions DIRECTORY COUNT | ledger ceiling"),
+        _ => panic!(
+            "usage: ledger fill DIRECTORY ENTRIES USERS | ledger sessions DIRECTORY COUNT | ledger close DIRECTORY DAYS | ledger erase DIRECTORY USER | ledger ceiling"
+        ),
     }
 }
 
@@ -127,6 +135,80 @@ fn sessions(directory: &Path, count: usize) {
         Ok(secrets)
     });
     println!("{}", secrets.expect("sessions").join(" "));
+    store.close();
+}
+
+/// Runs `work` beside a writer of single entries, and prints how long those waited before it and while it ran.
+fn beside_a_writer(store: &Store, user: &User, work: impl FnOnce()) {
+    let (alone, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    let users = std::slice::from_ref(user);
+    let waits = |stop: &AtomicBool| {
+        let mut waits = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            let begun = Instant::now();
+            write(store, users, 0, 1);
+            waits.push(begun.elapsed());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        waits.sort();
+        waits
+    };
+    let show = |name: &str, waits: &[Duration]| {
+        let of = |part: usize| waits[(waits.len() - 1) * part / 1_000].as_secs_f64() * 1e3;
+        println!(
+            "{name}: {} writes, ms at 50 % {:.1}, 99 % {:.1}, most {:.1}",
+            waits.len(),
+            of(500),
+            of(990),
+            of(1_000)
+        );
+    };
+    std::thread::scope(|scope| {
+        let before = scope.spawn(|| waits(&alone));
+        std::thread::sleep(Duration::from_secs(3));
+        alone.store(true, Ordering::Relaxed);
+        show("alone", &before.join().expect("a writer"));
+        let during = scope.spawn(|| waits(&stop));
+        work();
+        stop.store(true, Ordering::Relaxed);
+        show("meanwhile", &during.join().expect("a writer"));
+    });
+}
+
+fn close(directory: &Path, keep_days: usize) {
+    let (store, users) = open(directory, 1, Clock::system());
+    let keep_days = i32::try_from(keep_days).expect("days");
+    let before = retention::first_open_day(&policy(), store.clock().now(), keep_days);
+    beside_a_writer(&store, &users[0], || {
+        let begun = Instant::now();
+        let (mut place, mut slices, mut slowest) = (Some(Place::Start), 0_u32, Duration::ZERO);
+        let mut gone = 0;
+        while let Some(here) = place {
+            let policy = policy();
+            let slice = Instant::now();
+            let closed = store.write_blocking(move |writer| retention::close_slice(writer, &policy, before, here));
+            slowest = slowest.max(slice.elapsed());
+            (place, slices) = (closed.expect("a slice"), slices + 1);
+            gone = store.read_blocking(retention::gone).expect("a number");
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        println!(
+            "{gone} rows gone in {seconds:.1} s, {:.0} a second, {slices} slices, slowest {slowest:.1?}",
+            gone as f64 / seconds
+        );
+    });
+    store.close();
+}
+
+fn erase(directory: &Path, user: usize) {
+    let (store, users) = open(directory, user, Clock::system());
+    beside_a_writer(&store, &users[0], || {
+        let begun = Instant::now();
+        let (by, whom) = (By::command_line(store.clock().clone()), users[user - 1].clone());
+        let begun_of = store.write_blocking(move |writer| erasure::begin(writer, &by, &whom)).expect("an erasure");
+        let receipt = erasure::finish_blocking(&store, begun_of).expect("a receipt");
+        println!("{:.2} s: {:?}", begun.elapsed().as_secs_f64(), receipt.counts);
+    });
     store.close();
 }
 

@@ -1,13 +1,15 @@
 //! Periodic work: what expires, what was noted, what must be kept in trim.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::domain::Result;
-use crate::service::{agent, audit, auth, check, gateway, idempotency, memory, quota};
+use crate::domain::calendar::Day;
+use crate::service::retention::{self, Place};
+use crate::service::{agent, audit, auth, check, erasure, gateway, idempotency, memory, quota};
 use crate::store::Writer;
 use crate::web::AppState;
 
@@ -17,6 +19,9 @@ const PASS_EVERY: Duration = Duration::from_secs(1);
 /// How often what nobody asks for any more is swept out, in milliseconds.
 const SWEEP_EVERY_MS: i64 = 3_600_000;
 
+/// Slices of the closing of days in one pass, so that nothing else waits long for its turn.
+const CLOSING_SLICES: usize = 64;
+
 /// The periodic work.
 pub struct Worker {
     state: AppState,
@@ -24,11 +29,22 @@ pub struct Worker {
     swept: AtomicI64,
     /// In which minute the uses of credentials were written down last.
     noted_in: AtomicI64,
+    /// How far the closing of days has come.
+    closing: Mutex<Closing>,
+}
+
+/// How far the closing of days has come.
+#[derive(Clone, Copy, Default)]
+struct Closing {
+    /// Days before this one are closed.
+    before: Option<Day>,
+    /// Where it goes on; none: it is done.
+    next: Option<Place>,
 }
 
 impl Worker {
     pub(crate) fn new(state: &AppState) -> Self {
-        Self { state: state.clone(), swept: AtomicI64::new(0), noted_in: AtomicI64::new(0) }
+        Self { state: state.clone(), swept: AtomicI64::new(0), noted_in: AtomicI64::new(0), closing: Mutex::default() }
     }
 
     /// Works until `stop` is true, and then once more.
@@ -54,7 +70,33 @@ impl Worker {
         self.until_done(idempotency::purge).await?;
         self.end_runs().await?;
         self.end_memories().await?;
-        self.sweep().await
+        self.finish_erasures().await?;
+        self.sweep().await?;
+        self.close_days().await
+    }
+
+    /// Once a day, and some slices a pass: days whose entries have been kept long enough.
+    async fn close_days(&self) -> Result<()> {
+        let Some(keep_days) = self.state.config.ledger_keep_days else { return Ok(()) };
+        let before = retention::first_open_day(&self.state.quota, self.state.now(), keep_days);
+        let known = *self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut place = if known.before == Some(before) { known.next } else { Some(Place::Start) };
+        for _ in 0..CLOSING_SLICES {
+            let Some(here) = place else { break };
+            let policy = self.state.quota.clone();
+            let slice = move |writer: &mut Writer<'_>| retention::close_slice(writer, &policy, before, here);
+            place = self.state.store.write(slice).await?;
+        }
+        *self.closing.lock().unwrap_or_else(PoisonError::into_inner) = Closing { before: Some(before), next: place };
+        Ok(())
+    }
+
+    /// Erasures that nobody waits for any more: whoever asked has gone, or the program died.
+    async fn finish_erasures(&self) -> Result<()> {
+        while let Some(user) = self.state.store.read(erasure::next_begun).await? {
+            erasure::finish(&self.state.store, user).await?;
+        }
+        Ok(())
     }
 
     /// Once an hour: sessions and links that have ended by themselves, and acts that are older than they are kept.

@@ -4,9 +4,11 @@ use anyhow::bail;
 use clap::Subcommand;
 use tallybox::domain::auth::{Role, User, UserFilter, parse_email};
 use tallybox::domain::page::Paging;
+use tallybox::domain::unit::UserId;
 use tallybox::service::auth::account::{Changes, New, change, create, list, load_by_email, reset_password};
 use tallybox::service::auth::link::Link;
 use tallybox::service::auth::password;
+use tallybox::service::erasure;
 
 use super::{Opened, Place, output, read_password};
 
@@ -52,6 +54,15 @@ pub(super) enum Command {
         /// E-mail address
         email: String,
     },
+    /// Erase a user for good, with all that is stored and metered, and print what was taken; the same again goes on with an
+    /// erasure that was interrupted
+    Erase {
+        /// E-mail address or id
+        user: String,
+        /// Yes, for good
+        #[arg(long, required = true)]
+        yes: bool,
+    },
     /// Reset a password: sessions end, tokens are revoked
     SetPassword {
         /// E-mail address
@@ -74,6 +85,7 @@ impl Command {
             }
             Self::Disable { email } => apply(place, email, Changes { disabled: Some(true), ..Changes::default() }),
             Self::Enable { email } => apply(place, email, Changes { disabled: Some(false), ..Changes::default() }),
+            Self::Erase { user, .. } => erase(place, user),
             Self::SetPassword { email, password_stdin } => set_password(place, email, password_stdin),
         }
     }
@@ -118,6 +130,19 @@ fn apply(place: &Place, email: String, changes: Changes) -> anyhow::Result<()> {
         let user = load_by_email(writer, &email)?;
         change(writer, &by, &tiers, &user, &changes)
     })?;
+    Ok(())
+}
+
+fn erase(place: &Place, named: String) -> anyhow::Result<()> {
+    let opened = place.open()?;
+    let by = opened.by();
+    let user = opened.store.write_blocking(move |writer| match UserId::parse(&named) {
+        Some(id) => erasure::begin_by_id(writer, &by, id),
+        None => load_by_email(writer, &named).and_then(|user| erasure::begin(writer, &by, &user)),
+    })?;
+    for (what, count) in erasure::finish_blocking(&opened.store, user)?.counts {
+        output::result(format_args!("{what}\t{count}"))?;
+    }
     Ok(())
 }
 

@@ -49,6 +49,8 @@ pub struct Config {
     pub heartbeat_timeout_ms: i64,
     /// Backups that are made by themselves.
     pub backup: Backup,
+    /// Days after which a day's entries give way to one that stands for them.
+    pub ledger_keep_days: Option<i32>,
     /// Days after which acts leave the audit log.
     pub audit_keep_days: Option<i64>,
     /// Who may read the metrics.
@@ -252,7 +254,7 @@ impl Config {
         store.index_bytes_max = section("memory").integer("index_bytes_max", 0..=1_099_511_627_776);
         let backup = operations::backup(&section("backup"));
         let metrics = operations::metrics(&section("metrics"));
-        check_later_sections(&table, faults);
+        let ledger_keep_days = operations::ledger_keep_days(&section("ledger"));
         let audit_keep_days = (keep_days > 0).then_some(keep_days);
         Self {
             server,
@@ -265,6 +267,7 @@ impl Config {
             upgrade_url,
             heartbeat_timeout_ms,
             backup,
+            ledger_keep_days,
             audit_keep_days,
             metrics,
             log,
@@ -453,16 +456,6 @@ fn store(values: &Values<'_>) -> StoreOptions {
         commit_jobs_max: values.integer("commit_jobs_max", 1..=100_000),
         checkpoint_pages: values.integer("checkpoint_pages", 100..=1_000_000),
         ..StoreOptions::default()
-    }
-}
-
-/// Keys of parts that read them from the table when they are built: their form is checked here, at the start.
-fn check_later_sections(table: &Table, faults: &RefCell<Vec<Fault>>) {
-    let section = |section| Values { table, section, faults };
-    let ledger = section("ledger");
-    let days = ledger.integer("keep_days", 0..=36_500_i64);
-    if (1..35).contains(&days) {
-        ledger.fault("keep_days", "must be 0 or at least 35");
     }
 }
 

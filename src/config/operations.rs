@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use super::values::Values;
 
+/// The fewest days for which entries are kept.
+const BACKDATE_DAYS_MAX: i32 = 35;
+
 /// Who may read the metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct Metrics {
@@ -50,6 +53,16 @@ pub(super) fn metrics(values: &Values<'_>) -> Metrics {
     let access = values.name("access", &known).unwrap_or(MetricsAccess::Token);
     let listen = values.parsed("listen", "an address and port").filter(|_| access != MetricsAccess::Off);
     Metrics { access, listen }
+}
+
+/// Days after which days are closed; none: never.
+pub(super) fn ledger_keep_days(values: &Values<'_>) -> Option<i32> {
+    let days = values.integer("keep_days", 0..=36_500_i32);
+    if (1..BACKDATE_DAYS_MAX).contains(&days) {
+        // What is recorded for a day may arrive until then.
+        values.fault("keep_days", "must be 0 or at least 35");
+    }
+    Some(days).filter(|days| *days > 0)
 }
 
 pub(super) fn backup(values: &Values<'_>) -> Backup {

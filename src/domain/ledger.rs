@@ -116,7 +116,7 @@ pub struct NewEntry {
     pub metadata: Option<Value>,
 }
 
-/// An entry of the ledger. Never changed, never deleted.
+/// An entry of the ledger. Never changed, and deleted by an erasure or by retention alone.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Its id.
@@ -137,6 +137,17 @@ pub struct Entry {
     pub reverses: Option<EntryId>,
     /// Free-form, an object.
     pub metadata: Option<Value>,
+}
+
+/// What the metadata of a closing entry call the number of entries that it stands for.
+pub const CLOSED_ENTRIES: &str = "closedEntries";
+
+impl Entry {
+    /// How many entries a closing entry stands for; none for any other.
+    pub fn closed_entries(&self) -> Option<i64> {
+        let count = || self.metadata.as_ref()?.get(CLOSED_ENTRIES)?.as_i64();
+        if self.source == Source::Closing { count() } else { None }
+    }
 }
 
 /// What the metadata of an entry of tokens say of the call that used them.

@@ -1,27 +1,83 @@
-//! The erasure of a whole user.
+//! The erasure of a whole user: one write cuts the user off, many small ones take away what is left.
+
+use std::collections::BTreeMap;
 
 use super::auth::account::{self, By};
-use crate::domain::auth::User;
+use crate::domain::auth::{User, UserKey};
+use crate::domain::unit::UserId;
 use crate::domain::{Error, Result};
-use crate::store::{Writer, erasure as store, memory};
+use crate::store::{Reader, Store, Writer, erasure as store};
 
 /// What was erased.
 #[derive(Clone, Debug)]
 pub struct Receipt {
     /// Rows by kind.
-    pub counts: Vec<(&'static str, usize)>,
+    pub counts: BTreeMap<String, i64>,
 }
 
-/// Erases everything of a user; the bare id stays as a tombstone that is never given again.
+/// Begins the erasure of a user, who is let in nowhere from then on; the bare id stays as a tombstone that is never given
+/// again. What is left is done by [`finish`], or by the worker.
 ///
 /// # Errors
 /// `Conflict` for the last enabled admin.
-pub fn erase(writer: &mut Writer<'_>, by: &By, user: &User) -> Result<Receipt> {
+pub fn begin(writer: &mut Writer<'_>, by: &By, user: &User) -> Result<UserKey> {
     if account::is_last_admin(writer, user)? {
         return Err(Error::conflict("last_admin", "the last enabled admin cannot be erased"));
     }
-    let mut counts = vec![("memories", memory::erase_all(writer, user.key)?)];
-    counts.extend(store::erase_user(writer, user.key)?);
+    store::begin(writer, user.key)?;
     account::note_erasure(writer, by, user)?;
-    Ok(Receipt { counts })
+    Ok(user.key)
+}
+
+/// As [`begin`], by the public id; an erasure that is under way is gone on with.
+///
+/// # Errors
+/// As [`begin`]; `NotFound`; `Gone` where it is done.
+pub fn begin_by_id(writer: &mut Writer<'_>, by: &By, id: UserId) -> Result<UserKey> {
+    if let Some(begun) = store::find_begun(writer, id)? {
+        return Ok(begun);
+    }
+    let user = account::load(writer, id)?;
+    begin(writer, by, &user)
+}
+
+/// A user whose erasure has begun and is not done.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn next_begun(reader: &Reader<'_>) -> Result<Option<UserKey>> {
+    store::next_begun(reader)
+}
+
+/// Does one slice of what is left of an erasure; the receipt when it is done.
+///
+/// # Errors
+/// `NotFound` where none has begun.
+pub fn slice(writer: &mut Writer<'_>, user: UserKey) -> Result<Option<Receipt>> {
+    Ok(store::slice(writer, user)?.map(|counts| Receipt { counts }))
+}
+
+/// Does what is left of an erasure, slice by slice; between two of them others write. The files hold nothing of the user
+/// when it is done, but where a reader needs the log for longer.
+///
+/// # Errors
+/// Where the store cannot be written; the same again goes on.
+pub async fn finish(database: &Store, user: UserKey) -> Result<Receipt> {
+    loop {
+        if let Some(receipt) = database.write(move |writer| slice(writer, user)).await? {
+            return Ok(receipt);
+        }
+    }
+}
+
+/// As [`finish`], for threads that may wait.
+///
+/// # Errors
+/// As [`finish`].
+pub fn finish_blocking(database: &Store, user: UserKey) -> Result<Receipt> {
+    loop {
+        if let Some(receipt) = database.write_blocking(move |writer| slice(writer, user))? {
+            return Ok(receipt);
+        }
+    }
 }

@@ -13,8 +13,8 @@ use crate::domain::ledger::{
 use crate::domain::quota::{Holder, Limits, Standing, State, window_days};
 use crate::domain::unit::{EntryId, Timestamp};
 use crate::domain::{Error, Result};
-use crate::store::ledger::{EntryCursor, EntryFilter};
-use crate::store::{Reader, Writer, ledger as store, quota as quota_store};
+use crate::store::entries::{self, EntryCursor, EntryFilter};
+use crate::store::{Reader, Writer, ledger as store, quota as quota_store, retention};
 
 /// A fact to record.
 #[derive(Clone, Debug)]
@@ -78,11 +78,16 @@ fn plain(reader: &Reader<'_>, policy: &Policy, user: UserKey, fact: &Fact, sourc
 /// A reversal is booked at the moment of the entry it reverses, in that entry's window.
 fn reversal(reader: &Reader<'_>, user: UserKey, fact: &Fact, reversed: EntryId, source: Source) -> Result<NewEntry> {
     let fault = |message: &str| Err(Error::invalid("reverses", message));
-    let Some(entry) = store::find_entry(reader, user, reversed)?.filter(|entry| entry.resource == fact.resource) else {
+    let closed = || Err(Error::conflict("day_closed", "the day of the entry has been closed"));
+    let entry = store::find_entry(reader, user, reversed)?;
+    if entry.is_none() && retention::may_have_had(reader, user, fact.resource, reversed)? {
+        return closed();
+    }
+    let Some(entry) = entry.filter(|entry| entry.resource == fact.resource) else {
         return fault("must name an entry of the same user and resource");
     };
-    if entry.source == Source::Closing {
-        return Err(Error::conflict("day_closed", "the day of the entry has been closed"));
+    if retention::is_closed(reader, user, entry.resource, entry.day)? {
+        return closed();
     }
     if entry.amount < 0 {
         return fault("must name a positive entry");
@@ -140,7 +145,7 @@ pub fn list_entries(reader: &Reader<'_>, policy: &Policy, user: UserKey, listing
         cursor: listing.cursor.as_ref().map(parse).transpose()?,
         limit: listing.limit,
     };
-    let (entries, cursor) = store::list_entries(reader, user, &filter)?;
+    let (entries, cursor) = entries::list_entries(reader, user, &filter)?;
     Ok(Page { entries, next_cursor: cursor.map(|cursor| cursor.to_text()) })
 }
 

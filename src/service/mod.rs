@@ -12,3 +12,4 @@ pub mod ledger;
 pub mod memory;
 pub mod overview;
 pub mod quota;
+pub mod retention;

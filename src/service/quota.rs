@@ -195,6 +195,8 @@ pub fn settle(
                 ));
             }
             let entry = entry.map(|entry| ledger::find_entry(writer, caller.user.key, entry)).transpose()?.flatten();
+            // Where the day has been closed since, it is the closing entry, which has metadata of its own.
+            let entry = entry.map(|entry| Entry { metadata: with.clone(), ..entry });
             return Ok(Settlement { entry, resource: hold.resource, amount, overrun, late: *late });
         }
         Resolution::Open { .. } => {}

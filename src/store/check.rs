@@ -30,7 +30,7 @@ const CHECKS: &[Check] = &[
               ': total ' || coalesce(a.total, 'missing') || ', entries ' || coalesce(s.amount, 'none') || \
               ', head ' || coalesce(a.head, 'missing') || ', newest ' || coalesce(s.head, 'none') \
               FROM accounts a FULL JOIN sums s USING (user_id, resource) \
-              WHERE a.total IS NOT s.amount OR a.head IS NOT s.head",
+              WHERE (a.total IS NOT s.amount OR a.head IS NOT s.head) AND user_id NOT IN (SELECT user_id FROM erasures WHERE finished_at IS NULL)",
     },
     Check {
         name: "day totals are the sums of their entries",
@@ -39,7 +39,7 @@ const CHECKS: &[Check] = &[
               ' day ' || date(coalesce(b.day, s.day) * 86400, 'unixepoch') || \
               ': total ' || coalesce(b.amount, 'missing') || ', entries ' || coalesce(s.amount, 'none') \
               FROM buckets b FULL JOIN sums s USING (day, resource, user_id) \
-              WHERE coalesce(b.amount, 0) <> coalesce(s.amount, 0)",
+              WHERE coalesce(b.amount, 0) <> coalesce(s.amount, 0) AND user_id NOT IN (SELECT user_id FROM erasures WHERE finished_at IS NULL)",
     },
     Check {
         name: "totals by model are the sums of their entries",
@@ -52,11 +52,38 @@ const CHECKS: &[Check] = &[
               SELECT 'user ' || coalesce(t.user_id, s.user_id) || ' day ' || date(coalesce(t.day, s.day) * 86400, 'unixepoch') || \
               ': total ' || coalesce(t.tokens, 'missing') || ', entries ' || coalesce(s.tokens, 'none') \
               FROM model_totals t FULL JOIN sums s USING (day, user_id, model) \
-              WHERE coalesce(t.tokens, 0) <> coalesce(s.tokens, 0)",
+              WHERE coalesce(t.tokens, 0) <> coalesce(s.tokens, 0) AND user_id NOT IN (SELECT user_id FROM erasures WHERE finished_at IS NULL) \
+              AND (day, user_id) NOT IN (SELECT day, user_id FROM buckets WHERE resource = 0 AND closing IS NOT NULL)",
+    },
+    Check {
+        // A closing entry names no models: what they used is at most what the day used.
+        name: "totals by model of closed days are within the days' totals",
+        sql: "SELECT 'user ' || b.user_id || ' day ' || date(b.day * 86400, 'unixepoch') || \
+              ': by model ' || sum(t.tokens) || ', total ' || b.amount \
+              FROM buckets b JOIN model_totals t ON t.day = b.day AND t.user_id = b.user_id \
+              WHERE b.resource = 0 AND b.closing IS NOT NULL AND b.user_id NOT IN (SELECT user_id FROM erasures WHERE finished_at IS NULL) \
+              GROUP BY b.day, b.user_id HAVING sum(t.tokens) NOT BETWEEN 0 AND b.amount",
+    },
+    Check {
+        name: "every closed day has the one entry that stands for it",
+        sql: "WITH closings AS (SELECT id, day, resource, user_id FROM ledger WHERE source = 4), \
+              days AS (SELECT day, resource, user_id, closing FROM buckets WHERE closing IS NOT NULL) \
+              SELECT 'user ' || user_id || ' resource ' || resource || ' day ' || date(day * 86400, 'unixepoch') || \
+              ': entry ' || coalesce(d.closing, 'none') || ' named, ' || coalesce(c.id, 'none') || ' there' \
+              FROM days d FULL JOIN closings c USING (day, resource, user_id) \
+              WHERE d.closing IS NOT c.id AND user_id NOT IN (SELECT user_id FROM erasures WHERE finished_at IS NULL)",
+    },
+    Check {
+        name: "the newest entry that a day names is one of its chain",
+        sql: "SELECT 'user ' || b.user_id || ' resource ' || b.resource || ' day ' || date(b.day * 86400, 'unixepoch') || \
+              ': entry ' || b.head FROM buckets b LEFT JOIN ledger e ON e.id = b.head \
+              WHERE b.head IS NOT NULL AND (e.user_id IS NOT b.user_id OR e.resource IS NOT b.resource) \
+              AND b.user_id NOT IN (SELECT user_id FROM erasures WHERE finished_at IS NULL)",
     },
     Check {
         name: "every entry is on its chain",
-        sql: "WITH chained AS (SELECT id, previous, lag(id) OVER (PARTITION BY user_id, resource ORDER BY id) AS before FROM ledger) \
+        sql: "WITH chained AS (SELECT id, previous, lag(id) OVER (PARTITION BY user_id, resource ORDER BY id) AS before FROM ledger \
+              WHERE user_id NOT IN (SELECT user_id FROM erasures WHERE finished_at IS NULL)) \
               SELECT 'entry ' || id || ' follows ' || coalesce(previous, 'none') || ' instead of ' || coalesce(before, 'none') \
               FROM chained WHERE previous IS NOT before",
     },
@@ -74,7 +101,7 @@ const CHECKS: &[Check] = &[
               ' day ' || date(coalesce(b.day, h.day) * 86400, 'unixepoch') || \
               ': reserved ' || coalesce(b.reserved, 'missing') || ', holds ' || coalesce(h.amount, 'none') \
               FROM buckets b FULL JOIN held h USING (day, resource, user_id) \
-              WHERE coalesce(b.reserved, 0) <> coalesce(h.amount, 0)",
+              WHERE coalesce(b.reserved, 0) <> coalesce(h.amount, 0) AND user_id NOT IN (SELECT user_id FROM erasures WHERE finished_at IS NULL)",
     },
     Check {
         name: "stored bytes are the ledger's level",
@@ -84,7 +111,8 @@ const CHECKS: &[Check] = &[
               levels AS (SELECT user_id, total FROM accounts WHERE resource = 1) \
               SELECT 'user ' || coalesce(l.user_id, a.user_id) || ': stored ' || coalesce(l.bytes, 0) || \
               ', ledger ' || coalesce(a.total, 0) \
-              FROM live l FULL JOIN levels a USING (user_id) WHERE coalesce(l.bytes, 0) <> coalesce(a.total, 0)",
+              FROM live l FULL JOIN levels a USING (user_id) WHERE coalesce(l.bytes, 0) <> coalesce(a.total, 0) \
+              AND user_id NOT IN (SELECT user_id FROM erasures WHERE finished_at IS NULL)",
     },
     Check {
         name: "memory totals are the sums of the memories",
@@ -95,8 +123,8 @@ const CHECKS: &[Check] = &[
               ': totals ' || coalesce(t.memories, 0) || '/' || coalesce(t.size_bytes, 0) || '/' || coalesce(t.text_bytes, 0) || \
               ', memories ' || coalesce(l.memories, 0) || '/' || coalesce(l.bytes, 0) || '/' || coalesce(l.texts, 0) \
               FROM live l FULL JOIN memory_totals t USING (user_id, tier) \
-              WHERE coalesce(l.memories, 0) <> coalesce(t.memories, 0) OR coalesce(l.bytes, 0) <> coalesce(t.size_bytes, 0) \
-              OR coalesce(l.texts, 0) <> coalesce(t.text_bytes, 0)",
+              WHERE (coalesce(l.memories, 0) <> coalesce(t.memories, 0) OR coalesce(l.bytes, 0) <> coalesce(t.size_bytes, 0) \
+              OR coalesce(l.texts, 0) <> coalesce(t.text_bytes, 0)) AND user_id NOT IN (SELECT user_id FROM erasures WHERE finished_at IS NULL)",
     },
     Check {
         name: "every vector belongs to a memory, and every memory has one",

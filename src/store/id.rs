@@ -20,6 +20,8 @@ pub(super) enum Table {
     Memories = 3,
     Tokens = 4,
     Runs = 5,
+    /// Closing entries: in the ledger too, in the row of one of those they stand for, and yet not that one.
+    Closings = 6,
 }
 
 /// The id of row `row` of `table`, made at `at`.
@@ -47,6 +49,11 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// When the row was made.
+    pub(super) fn at(self) -> Timestamp {
+        Timestamp(i64::try_from(self.time).unwrap_or(i64::MAX))
+    }
+
     /// Whether the row made at `at` is the one that was meant.
     pub(super) fn is_of(self, at: Timestamp) -> bool {
         at.0.unsigned_abs() & TIME_MASK == self.time

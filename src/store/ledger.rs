@@ -54,6 +54,15 @@ const fn source_of(code: i64) -> Source {
     }
 }
 
+/// The code of closing entries.
+pub(super) const CLOSING: i64 = code_of_source(Source::Closing);
+
+/// The public id of an entry by its source, time and row.
+pub(super) fn entry_id(source: i64, recorded_at: Timestamp, row: i64) -> EntryId {
+    let table = if source == CLOSING { Table::Closings } else { Table::Ledger };
+    EntryId(id::encode(table, recorded_at, row))
+}
+
 /// Metadata as it is stored: compact JSON, null when there is none.
 pub(super) fn to_json(metadata: Option<&Value>) -> Option<String> {
     metadata.map(Value::to_string)
@@ -187,12 +196,12 @@ fn row_of(id: EntryId) -> Result<id::Row> {
     id::decode(Table::Ledger, id.0).ok_or(Error::NotFound("the entry"))
 }
 
-struct Account {
+pub(super) struct Account {
     total: i64,
-    head: i64,
+    pub(super) head: i64,
 }
 
-fn find_account(reader: &Reader<'_>, user: UserKey, resource: ResourceType) -> Result<Option<Account>> {
+pub(super) fn find_account(reader: &Reader<'_>, user: UserKey, resource: ResourceType) -> Result<Option<Account>> {
     let mut statement = reader.prepare("SELECT total, head FROM accounts WHERE user_id = ?1 AND resource = ?2")?;
     let found = statement
         .query_row(params![user.0, code_of(resource)], |row| Ok(Account { total: row.get(0)?, head: row.get(1)? }));
@@ -219,7 +228,7 @@ fn entry_of(row: &Row<'_>) -> rusqlite::Result<Entry> {
         _ => None,
     };
     Ok(Entry {
-        id: EntryId(id::encode(Table::Ledger, recorded_at, row.get(0)?)),
+        id: entry_id(row.get(6)?, recorded_at, row.get(0)?),
         resource: resource_of(row.get(1)?),
         amount: row.get(2)?,
         timestamp: Timestamp(row.get(3)?),
@@ -233,9 +242,10 @@ fn entry_of(row: &Row<'_>) -> rusqlite::Result<Entry> {
 
 /// The entry of `user` with that id.
 pub(crate) fn find_entry(reader: &Reader<'_>, user: UserKey, id: EntryId) -> Result<Option<Entry>> {
-    let Some(wanted) = id::decode(Table::Ledger, id.0) else { return Ok(None) };
+    let wanted = id::decode(Table::Ledger, id.0).or_else(|| id::decode(Table::Closings, id.0));
+    let Some(wanted) = wanted else { return Ok(None) };
     let entry = find_by_row(reader, user, wanted.row)?;
-    Ok(entry.filter(|entry| wanted.is_of(entry.recorded_at)))
+    Ok(entry.filter(|entry| entry.id == id))
 }
 
 pub(super) fn find_by_row(reader: &Reader<'_>, user: UserKey, row: i64) -> Result<Option<Entry>> {
@@ -253,143 +263,4 @@ pub(crate) fn reversed_amount(reader: &Reader<'_>, entry: EntryId) -> Result<i64
     let row = row_of(entry)?.row;
     let mut statement = reader.prepare("SELECT coalesce(sum(amount), 0) FROM ledger WHERE reverses = ?1")?;
     statement.query_row([row], |row| row.get(0)).map_err(fault)
-}
-
-/// Which entries a listing wants.
-#[derive(Clone, Debug)]
-pub(crate) struct EntryFilter {
-    /// Of these resources.
-    pub(crate) resources: Vec<ResourceType>,
-    /// Recorded at this instant or later.
-    pub(crate) from: Option<Timestamp>,
-    /// Recorded before this instant, which lies in this day.
-    pub(crate) to: Option<(Timestamp, Day)>,
-    /// Where the page before this one ended.
-    pub(crate) cursor: Option<EntryCursor>,
-    /// Most entries of a page.
-    pub(crate) limit: usize,
-}
-
-/// The next entry of each chain that a listing has not finished. Entries never change, so it stays right for ever.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct EntryCursor(Vec<i64>);
-
-impl EntryCursor {
-    /// As callers see it: row ids in hexadecimal.
-    pub(crate) fn to_text(&self) -> String {
-        self.0.iter().map(|row| format!("{row:x}")).collect::<Vec<_>>().join("-")
-    }
-
-    /// From what [`EntryCursor::to_text`] gave.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let is_ours = text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-        let rows: Option<Vec<i64>> = text.split('-').map(|part| i64::from_str_radix(part, 16).ok()).collect();
-        rows.filter(|rows| is_ours && rows.len() <= ResourceType::ALL.len()).map(Self)
-    }
-}
-
-/// A page of a user's entries, newest first, and where the next one begins.
-///
-/// Each resource has a chain of its own, from its newest entry back; the page is the merge of the chains.
-pub(crate) fn list_entries(
-    reader: &Reader<'_>,
-    user: UserKey,
-    filter: &EntryFilter,
-) -> Result<(Vec<Entry>, Option<EntryCursor>)> {
-    let mut links = first_links(reader, user, filter)?;
-    let mut entries = Vec::new();
-    while entries.len() < filter.limit {
-        let Some(newest) = (0..links.len()).max_by_key(|index| links[*index].row) else { break };
-        let link = links.swap_remove(newest);
-        entries.extend(find_by_row(reader, user, link.row)?);
-        if let Some(next) = link.previous {
-            links.extend(find_link(reader, user, next)?.filter(|link| link.is_from(filter.from)));
-        }
-    }
-    let rest: Vec<i64> = links.iter().map(|link| link.row).collect();
-    Ok((entries, Some(EntryCursor(rest)).filter(|cursor| !cursor.0.is_empty())))
-}
-
-#[derive(Clone, Copy)]
-struct Link {
-    row: i64,
-    resource: ResourceType,
-    recorded_at: Timestamp,
-    previous: Option<i64>,
-}
-
-impl Link {
-    fn is_from(&self, from: Option<Timestamp>) -> bool {
-        from.is_none_or(|from| self.recorded_at >= from)
-    }
-}
-
-fn find_link(reader: &Reader<'_>, user: UserKey, row: i64) -> Result<Option<Link>> {
-    let mut statement =
-        reader.prepare("SELECT id, resource, recorded_at, previous FROM ledger WHERE id = ?1 AND user_id = ?2")?;
-    let found = statement.query_row(params![row, user.0], |row| {
-        Ok(Link {
-            row: row.get(0)?,
-            resource: resource_of(row.get(1)?),
-            recorded_at: Timestamp(row.get(2)?),
-            previous: row.get(3)?,
-        })
-    });
-    found.optional().map_err(fault)
-}
-
-/// The newest entry of each chain that the filter lets through. A cursor may have been given for another filter: it says
-/// where to begin, never what to show.
-fn first_links(reader: &Reader<'_>, user: UserKey, filter: &EntryFilter) -> Result<Vec<Link>> {
-    let mut links: Vec<Link> = Vec::new();
-    for row in first_rows(reader, user, filter)? {
-        let Some(link) = find_link_before(reader, user, row, filter)? else { continue };
-        if filter.resources.contains(&link.resource) && links.iter().all(|known| known.resource != link.resource) {
-            links.extend(Some(link).filter(|link| link.is_from(filter.from)));
-        }
-    }
-    Ok(links)
-}
-
-/// Where the walk back begins in each chain.
-fn first_rows(reader: &Reader<'_>, user: UserKey, filter: &EntryFilter) -> Result<Vec<i64>> {
-    if let Some(cursor) = &filter.cursor {
-        return Ok(cursor.0.clone());
-    }
-    let mut rows = Vec::new();
-    for resource in &filter.resources {
-        let Some(account) = find_account(reader, user, *resource)? else { continue };
-        let near = match filter.to {
-            Some((_, day)) => head_by(reader, user, *resource, day)?,
-            None => None,
-        };
-        rows.push(near.unwrap_or(account.head));
-    }
-    Ok(rows)
-}
-
-/// The entry `row`, or the next one back on its chain that was recorded before the filter's end.
-fn find_link_before(reader: &Reader<'_>, user: UserKey, row: i64, filter: &EntryFilter) -> Result<Option<Link>> {
-    let mut next = Some(row);
-    while let Some(row) = next {
-        let Some(link) = find_link(reader, user, row)? else { break };
-        if filter.to.is_none_or(|(to, _)| link.recorded_at < to) {
-            return Ok(Some(link));
-        }
-        next = link.previous;
-    }
-    Ok(None)
-}
-
-/// The newest entry recorded on `day` or up to a year before it; a day more, since the zone may have changed.
-fn head_by(reader: &Reader<'_>, user: UserKey, resource: ResourceType, day: Day) -> Result<Option<i64>> {
-    let mut statement = reader
-        .prepare("SELECT head FROM buckets WHERE day = ?1 AND resource = ?2 AND user_id = ?3 AND head IS NOT NULL")?;
-    for back in -1..=366 {
-        let found = statement.query_row(params![day.plus(-back).0, code_of(resource), user.0], |row| row.get(0));
-        if let Some(head) = found.optional().map_err(fault)? {
-            return Ok(Some(head));
-        }
-    }
-    Ok(None)
 }

@@ -10,6 +10,7 @@ pub(crate) mod auth;
 pub mod backup;
 pub(crate) mod check;
 mod connection;
+pub(crate) mod entries;
 pub(crate) mod erasure;
 mod extension;
 pub(crate) mod gateway;
@@ -23,6 +24,7 @@ mod migrate;
 pub(crate) mod overview;
 pub(crate) mod quota;
 pub(crate) mod recall;
+pub(crate) mod retention;
 mod writer;
 
 use std::ops::Deref;

@@ -111,8 +111,8 @@ pub(crate) fn sizes(reader: &Reader<'_>) -> Result<Sizes> {
     let number = |sql: &str| reader.prepare(sql)?.query_row([], |row| row.get::<_, i64>(0)).map_err(fault);
     Ok(Sizes {
         database_bytes: number("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")?,
-        // Entries are never deleted in the middle, so the newest row id is their number, but for erasures.
-        ledger_entries: number("SELECT coalesce(max(id), 0) FROM ledger")?,
+        // The newest row id, less the rows that retention and erasures have taken from below it.
+        ledger_entries: number("SELECT coalesce(max(id), 0) FROM ledger")? - super::retention::gone(reader)?,
         memories: number("SELECT coalesce(sum(memories), 0) FROM memory_totals")?,
     })
 }

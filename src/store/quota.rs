@@ -6,13 +6,13 @@ use rusqlite::{OptionalExtension, Row, params};
 use serde_json::Value;
 
 use super::id::{self, Table};
-use super::ledger::{code_of, from_json, resource_of, to_json};
+use super::ledger::{code_of, entry_id, from_json, resource_of, to_json};
 use super::{Reader, Writer, fault};
 use crate::domain::auth::UserKey;
 use crate::domain::calendar::Day;
 use crate::domain::ledger::{Entry, ResourceType, SeriesDay};
 use crate::domain::quota::{Maker, Reservation, Resolution, Usage};
-use crate::domain::unit::{EntryId, ReservationId, Timestamp};
+use crate::domain::unit::{ReservationId, Timestamp};
 use crate::domain::{Error, Result};
 
 /// Used and held in the days of a window, by the totals. Holds that have expired but are not booked out still count.
@@ -223,7 +223,20 @@ macro_rules! reservation_columns {
     () => {
         "reservations.id, reservations.user_id, reservations.resource, reservations.amount, reservations.day, \
          reservations.maker, reservations.maker_id, reservations.made_at, reservations.expires_at, reservations.state, \
-         reservations.settled, reservations.metadata, reservations.late, reservations.entry_id, ledger.recorded_at"
+         reservations.settled, reservations.metadata, reservations.late, coalesce(ledger.id, closings.id), \
+         coalesce(ledger.recorded_at, closings.recorded_at), coalesce(ledger.source, closings.source)"
+    };
+}
+
+/// Where a reservation's columns come from. Once retention has taken the entry of a settled one away, the entry that stands
+/// for the day's is in its place.
+macro_rules! reservation_tables {
+    () => {
+        " FROM reservations LEFT JOIN ledger ON ledger.id = reservations.entry_id \
+         LEFT JOIN buckets AS closed ON reservations.entry_id IS NOT NULL AND ledger.id IS NULL \
+         AND closed.day = reservations.day AND closed.resource = reservations.resource \
+         AND closed.user_id = reservations.user_id \
+         LEFT JOIN ledger AS closings ON closings.id = closed.closing "
     };
 }
 
@@ -234,8 +247,9 @@ fn reservation_of(row: &Row<'_>) -> rusqlite::Result<Reservation> {
         1 => Resolution::Open { freed: true },
         2 => {
             let entry = row.get::<_, Option<i64>>(13)?.zip(row.get::<_, Option<i64>>(14)?);
+            let source: Option<i64> = row.get(15)?;
             Resolution::Settled {
-                entry: entry.map(|(entry, at)| EntryId(id::encode(Table::Ledger, Timestamp(at), entry))),
+                entry: entry.zip(source).map(|((entry, at), source)| entry_id(source, Timestamp(at), entry)),
                 amount: row.get(10)?,
                 metadata: from_json(row.get(11)?),
                 late: row.get(12)?,
@@ -266,8 +280,8 @@ pub(crate) fn load_reservation(reader: &Reader<'_>, user: UserKey, id: Reservati
     let sql = concat!(
         "SELECT ",
         reservation_columns!(),
-        " FROM reservations LEFT JOIN ledger ON ledger.id = reservations.entry_id \
-         WHERE reservations.id = ?1 AND reservations.user_id = ?2"
+        reservation_tables!(),
+        "WHERE reservations.id = ?1 AND reservations.user_id = ?2"
     );
     let found = reader.prepare(sql)?.query_row(params![wanted.row, user.0], reservation_of).optional();
     found.map_err(fault)?.filter(|reservation| wanted.is_of(reservation.made_at)).ok_or(MISSING)
@@ -275,11 +289,7 @@ pub(crate) fn load_reservation(reader: &Reader<'_>, user: UserKey, id: Reservati
 
 /// The hold in that row.
 pub(super) fn load_reservation_row(reader: &Reader<'_>, row: i64) -> Result<Reservation> {
-    let sql = concat!(
-        "SELECT ",
-        reservation_columns!(),
-        " FROM reservations LEFT JOIN ledger ON ledger.id = reservations.entry_id WHERE reservations.id = ?1"
-    );
+    let sql = concat!("SELECT ", reservation_columns!(), reservation_tables!(), "WHERE reservations.id = ?1");
     reader.prepare(sql)?.query_row([row], reservation_of).map_err(fault)
 }
 
@@ -312,8 +322,8 @@ pub(crate) fn list_open_reservations(
     let sql = concat!(
         "SELECT ",
         reservation_columns!(),
-        " FROM reservations LEFT JOIN ledger ON ledger.id = reservations.entry_id \
-         WHERE reservations.user_id = ?1 AND state = 0 AND (expires_at IS NULL OR expires_at > ?2) \
+        reservation_tables!(),
+        "WHERE reservations.user_id = ?1 AND state = 0 AND (expires_at IS NULL OR expires_at > ?2) \
          AND reservations.id < ?3 ORDER BY reservations.id DESC LIMIT ?4"
     );
     let mut statement = reader.prepare(sql)?;
@@ -342,8 +352,8 @@ pub(crate) fn list_gateway_holds(reader: &Reader<'_>, limit: usize) -> Result<Ve
     let sql = concat!(
         "SELECT ",
         reservation_columns!(),
-        " FROM reservations LEFT JOIN ledger ON ledger.id = reservations.entry_id \
-         WHERE reservations.state = 0 AND reservations.maker = 3 ORDER BY reservations.id LIMIT ?1"
+        reservation_tables!(),
+        "WHERE reservations.state = 0 AND reservations.maker = 3 ORDER BY reservations.id LIMIT ?1"
     );
     let mut statement = reader.prepare(sql)?;
     let rows = statement.query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |row| {

@@ -330,9 +330,6 @@ impl Thread {
             self.run_statement("RELEASE job")?;
         }
         memory::write_words(&mut writer)?;
-        if writer.erased {
-            memory::forget_deleted_words(&mut writer)?;
-        }
         let memories = memory::count_commit(&mut writer)?;
         Ok(Touched { auth: writer.auth_touched, erased: writer.erased, memories, entries: writer.entries })
     }

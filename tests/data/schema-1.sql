@@ -85,9 +85,10 @@ CREATE TABLE accounts (
     PRIMARY KEY (user_id, resource)
 ) STRICT, WITHOUT ROWID;
 
--- Per day, resource and user: the sum of the day's entries, what is held in that day, and the newest entry that was
--- recorded on that day (which is where a listing that ends at a date begins). The day comes first, so that all rows of
--- today lie on few pages: how many pages a commit dirties decides how fast it is.
+-- Per day, resource and user: the sum of the day's entries, what is held in that day, the newest entry that was recorded
+-- on that day (which is where a listing that ends at a date begins), and, once retention has closed the day, the entry that
+-- stands for its entries. The day comes first, so that all rows of today lie on few pages: how many pages a commit dirties
+-- decides how fast it is.
 CREATE TABLE buckets (
     day      INTEGER NOT NULL,
     resource INTEGER NOT NULL,
@@ -95,16 +96,18 @@ CREATE TABLE buckets (
     amount   INTEGER NOT NULL DEFAULT 0,
     reserved INTEGER NOT NULL DEFAULT 0 CHECK (reserved >= 0),
     head     INTEGER,
+    closing  INTEGER,
     PRIMARY KEY (day, resource, user_id)
 ) STRICT, WITHOUT ROWID;
 
 -- The ledger: append-only. `previous` is the entry before this one of the same user and resource, so that a listing
--- walks back without an index, which would dirty a page of its own for each entry.
+-- walks back without an index, which would dirty a page of its own for each entry. Source 4 is the closing entry that
+-- stands for the entries of a day; its amount may be 0.
 CREATE TABLE ledger (
     id          INTEGER PRIMARY KEY,
     user_id     INTEGER NOT NULL REFERENCES users (id),
     resource    INTEGER NOT NULL CHECK (resource BETWEEN 0 AND 2),
-    amount      INTEGER NOT NULL CHECK (amount <> 0),
+    amount      INTEGER NOT NULL CHECK (amount <> 0 OR source = 4),
     timestamp   INTEGER NOT NULL,
     recorded_at INTEGER NOT NULL,
     day         INTEGER NOT NULL,
@@ -115,6 +118,8 @@ CREATE TABLE ledger (
 ) STRICT;
 -- the sum of the reversals of an entry
 CREATE INDEX ledger_reversals ON ledger (reverses) WHERE reverses IS NOT NULL;
+-- what was recorded long after the day it counts in, for retention; few entries are, so that it costs the others nothing
+CREATE INDEX ledger_late ON ledger (day) WHERE recorded_at >= (day + 2) * 86400000 AND source <> 4;
 
 -- Per day, user and model: the tokens of the entries whose metadata name a model, and how many calls that were.
 CREATE TABLE model_totals (
@@ -135,7 +140,13 @@ CREATE TABLE ledger_door (
     reason  TEXT    NOT NULL CHECK (reason IN ('erasure', 'retention'))
 ) STRICT;
 
+-- Retention may say anew which entry an entry follows, and nothing else.
 CREATE TRIGGER ledger_is_never_updated BEFORE UPDATE ON ledger
+WHEN NOT EXISTS (SELECT 1 FROM ledger_door WHERE ledger_door.user_id = OLD.user_id AND reason = 'retention')
+    OR (NEW.id, NEW.user_id, NEW.resource, NEW.amount, NEW.timestamp, NEW.recorded_at, NEW.day, NEW.source)
+        IS NOT (OLD.id, OLD.user_id, OLD.resource, OLD.amount, OLD.timestamp, OLD.recorded_at, OLD.day, OLD.source)
+    OR NEW.reverses IS NOT OLD.reverses
+    OR NEW.metadata IS NOT OLD.metadata
 BEGIN
     SELECT RAISE(ABORT, 'the ledger is append-only');
 END;
@@ -145,6 +156,26 @@ WHEN NOT EXISTS (SELECT 1 FROM ledger_door WHERE ledger_door.user_id = OLD.user_
 BEGIN
     SELECT RAISE(ABORT, 'the ledger is append-only');
 END;
+
+CREATE TRIGGER ledger_closings_are_of_retention BEFORE INSERT ON ledger
+WHEN NEW.source = 4 AND NOT EXISTS (
+    SELECT 1 FROM ledger_door WHERE ledger_door.user_id = NEW.user_id AND reason = 'retention')
+BEGIN
+    SELECT RAISE(ABORT, 'only retention closes days');
+END;
+
+-- Users who are being erased, or were: how far it has come, and how many rows of what it took (a JSON object). What is left
+-- of a user between two steps is not held to any total.
+CREATE TABLE erasures (
+    user_id     INTEGER PRIMARY KEY REFERENCES users (id),
+    stage       INTEGER NOT NULL,
+    position    INTEGER NOT NULL,
+    counts      TEXT    NOT NULL,
+    begun_at    INTEGER NOT NULL,
+    finished_at INTEGER
+) STRICT;
+-- what is to be gone on with
+CREATE INDEX erasures_open ON erasures (user_id) WHERE finished_at IS NULL;
 
 -- state: 0 open and holding, 1 open but freed by its expiry, 2 settled, 3 released.
 -- maker: 0 the user, 1 a caller with act-as (maker_id), 2 an identity proxy, 3 the gateway, 4 an agent run.

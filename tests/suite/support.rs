@@ -89,6 +89,11 @@ impl TestApp {
         Self::of("", directory)
     }
 
+    /// As [`TestApp::at`], with a configuration file of this text.
+    pub(crate) fn at_with(toml: &str, directory: TempDir) -> Self {
+        Self::of(toml, directory)
+    }
+
     /// Closes the database and gives its directory.
     pub(crate) fn stop(self) -> TempDir {
         self.app.store().close();

@@ -187,10 +187,19 @@ pub(super) fn version(reader: &Reader<'_>, user: UserKey) -> Result<Version> {
     Ok(statement.query_row([user.0], |row| row.get(0)).optional().map_err(fault)?.unwrap_or(0))
 }
 
-/// Merges the whole full-text index into one piece: the words of what was deleted stand in it until then. FTS5's own
+/// Writes about `pages` pages of the merge of all pieces that the full-text index had when it began, and tells whether there
+/// was nothing left to do: the words of what was deleted stand in those pieces until they are merged. FTS5's own
 /// secure-delete is no way here: on a contentless table without sizes it leaves a damaged index behind (SQLite 3.53).
-pub(crate) fn forget_deleted_words(writer: &mut Writer<'_>) -> Result<()> {
-    writer.execute("INSERT INTO words (words) VALUES ('optimize')", []).map(drop)
+pub(crate) fn merge_words(writer: &mut Writer<'_>, pages: i64, begins: bool) -> Result<bool> {
+    let changes = |reader: &Reader<'_>| {
+        reader.prepare("SELECT total_changes()")?.query_row([], |row| row.get::<_, i64>(0)).map_err(fault)
+    };
+    let before = changes(writer)?;
+    // A negative number begins with all pieces, a positive one goes on. FTS5 tells by the count of changed rows what it did:
+    // one is its own of the command.
+    let pages = if begins { -pages } else { pages };
+    writer.execute("INSERT INTO words (words, rank) VALUES ('merge', ?1)", [pages])?;
+    Ok(changes(writer)? - before < 2)
 }
 
 /// Whether there is any vector.

@@ -33,8 +33,8 @@ use crate::domain::{Error, Result};
 
 pub(crate) use field::{Around, Field};
 pub(crate) use index::{
-    count_commit, find_setting, forget_deleted_words, has_vectors, load_embeddings, pack_vectors, replace_vectors,
-    set_setting, write_words,
+    count_commit, find_setting, has_vectors, load_embeddings, merge_words, pack_vectors, replace_vectors, set_setting,
+    write_words,
 };
 pub(crate) use repair::{clear_words, delete_lost_vectors, enter_words, list_unembedded, restore_totals};
 pub(crate) use source::{has_source, note_source, release_source};
@@ -188,33 +188,27 @@ pub(crate) fn delete(writer: &mut Writer<'_>, user: UserKey, memory: &Memory) ->
     Ok(())
 }
 
-/// Takes away every memory of a user, ended ones too, with what counts them; nothing is booked. Tells how many.
-pub(crate) fn erase_all(writer: &mut Writer<'_>, user: UserKey) -> Result<usize> {
-    let sql = concat!("SELECT ", memory_columns!(), " FROM memories WHERE user_id = ?1 ORDER BY id LIMIT 64");
-    let mut erased = 0;
-    loop {
-        let page = {
-            let mut statement = writer.prepare(sql)?;
-            let rows = statement.query_map([user.0], memory_of);
-            rows.and_then(Iterator::collect::<rusqlite::Result<Vec<Memory>>>).map_err(fault)?
-        };
-        if page.is_empty() {
-            break;
-        }
-        let before = writer.memories.len();
-        for memory in &page {
-            delete(writer, user, memory)?;
-        }
-        // All the words of a user may be more than main memory holds; and of an erasure nobody needs to know what was there.
-        let changes = writer.memories.split_off(before);
-        index::write_words_of(writer, &changes)?;
-        erased += page.len();
+/// Takes away up to `limit` memories of a user who is being erased, ended ones too, and tells how many; after the last one,
+/// what counts them. Nothing is booked, and nothing is told to the index in main memory, which has forgotten the user.
+pub(crate) fn erase_some(writer: &mut Writer<'_>, user: UserKey, limit: i64) -> Result<usize> {
+    let sql = concat!("SELECT ", memory_columns!(), " FROM memories WHERE user_id = ?1 ORDER BY id LIMIT ?2");
+    let page = {
+        let mut statement = writer.prepare(sql)?;
+        let rows = statement.query_map([user.0, limit], memory_of);
+        rows.and_then(Iterator::collect::<rusqlite::Result<Vec<Memory>>>).map_err(fault)?
+    };
+    let before = writer.memories.len();
+    for memory in &page {
+        delete(writer, user, memory)?;
     }
-    writer.execute("DELETE FROM memory_totals WHERE user_id = ?1", [user.0])?;
-    writer.execute("DELETE FROM memory_expiry WHERE user_id = ?1", [user.0])?;
-    writer.execute("DELETE FROM memory_versions WHERE user_id = ?1", [user.0])?;
-    writer.users_erased.push(user);
-    Ok(erased)
+    let changes = writer.memories.split_off(before);
+    index::write_words_of(writer, &changes)?;
+    if page.is_empty() {
+        writer.execute("DELETE FROM memory_totals WHERE user_id = ?1", [user.0])?;
+        writer.execute("DELETE FROM memory_expiry WHERE user_id = ?1", [user.0])?;
+        writer.execute("DELETE FROM memory_versions WHERE user_id = ?1", [user.0])?;
+    }
+    Ok(page.len())
 }
 
 /// The living memory of `user` with that id.

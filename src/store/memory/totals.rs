@@ -132,7 +132,7 @@ pub(crate) fn due_users(reader: &Reader<'_>, limit: usize) -> Result<Vec<UserKey
          SELECT id FROM holders WHERE id IS NOT NULL AND EXISTS ( \
              SELECT 1 FROM memories WHERE user_id = holders.id AND expires_at <= ?1 \
              AND expires_at > coalesce((SELECT booked_until FROM memory_expiry WHERE user_id = holders.id), 0)) \
-         LIMIT ?2",
+             AND id NOT IN (SELECT user_id FROM erasures WHERE finished_at IS NULL) LIMIT ?2",
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = statement.query_map([reader.now().0, limit], |row| row.get(0).map(UserKey));

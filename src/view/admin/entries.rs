@@ -85,6 +85,7 @@ fn row(user: UserId, entry: &Entry) -> Markup {
             }
             td role="cell" data-label="Source" {
                 (source_words(entry.source))
+                @if let Some(count) = entry.closed_entries() { span.sub { "stands for " (thousands(count)) @if count == 1 { " entry" } @else { " entries" } } }
                 @if let Some(reversed) = entry.reverses { span.sub { "takes back " code.name { (reversed) } } }
             }
             td.name.whole role="cell" data-label="Metadata" { @match &entry.metadata { Some(metadata) => { (value(metadata)) } None => { span.muted { "none" } } } }

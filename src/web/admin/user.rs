@@ -245,11 +245,9 @@ pub(in crate::web) async fn update(
 /// Erases a user.
 pub(in crate::web) async fn erase(state: &AppState, known: &Known, client: Client, id: UserId) -> Result<Receipt> {
     let state_there = state.clone();
-    let receipt = state.write(known, move |writer, caller| {
-        let user = account::load(writer, id)?;
-        erasure::erase(writer, &by(&state_there, caller, client), &user)
-    });
-    receipt.await
+    let begun =
+        state.write(known, move |writer, caller| erasure::begin_by_id(writer, &by(&state_there, caller, client), id));
+    erasure::finish(&state.store, begun.await?).await
 }
 
 /// `DELETE /api/admin/users/{id}?erase=true`
@@ -269,7 +267,7 @@ pub(in crate::web) async fn delete(
     let id = parse_id(&id)?;
     let receipt = erase(&state, &known, client, id).await?;
     let erased: serde_json::Map<String, Value> =
-        receipt.counts.into_iter().map(|(what, count)| (what.to_owned(), Value::from(count))).collect();
+        receipt.counts.into_iter().map(|(what, count)| (what, Value::from(count))).collect();
     Ok(Json(json!({"id": id, "erased": erased})).into_response())
 }
 

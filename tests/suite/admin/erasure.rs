@@ -1,10 +1,15 @@
 //! The erasure of a whole user.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
+use tallybox::domain::auth::UserKey;
+use tallybox::service::auth::account::load_by_email;
+use tallybox::service::erasure;
 
 use super::acts;
 use crate::suite::calls::{faults_of, id_of, tokens};
-use crate::suite::support::{PASSWORD, TestApp, form, request};
+use crate::suite::support::{PASSWORD, TestApp, TestUser, form, request};
 
 const EMAIL: &str = "erase.me.please@example.org";
 /// One word, as it stands in the full-text index too.
@@ -12,11 +17,15 @@ const MARK: &str = "zebracrossingmark";
 
 /// Where in the files of the data directory a text stands.
 fn found_in_files(app: &TestApp, text: &str) -> Vec<String> {
+    found_in(app.directory.path(), text.as_bytes())
+}
+
+fn found_in(directory: &Path, text: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
-    for file in std::fs::read_dir(app.directory.path()).unwrap() {
+    for file in std::fs::read_dir(directory).unwrap() {
         let path = file.unwrap().path();
         let bytes = std::fs::read(&path).unwrap_or_default();
-        if bytes.windows(text.len()).any(|window| window.eq_ignore_ascii_case(text.as_bytes())) {
+        if bytes.windows(text.len()).any(|window| window.eq_ignore_ascii_case(text)) {
             found.push(path.file_name().unwrap().to_string_lossy().into_owned());
         }
     }
@@ -190,4 +199,98 @@ async fn the_address_of_who_set_the_box_up_goes_with_the_person() {
     app.drop_at(&admin.token, &format!("/api/admin/users/{id}?erase=true")).await.expect(200);
     let log = app.ask(&admin.token, "/api/admin/audit").await.expect(200).text;
     assert!(!log.contains("203.0.113.77") && !log.contains(EMAIL), "{log}");
+}
+
+/// A user with more than a slice of everything, each with [`MARK`] in it, and the vector of the memories.
+async fn large_user(app: &TestApp) -> (TestUser, Vec<u8>) {
+    let user = app.user_with_password(EMAIL, "pro").await;
+    let fact = json!({"resourceType": "llm_tokens", "amount": 2, "metadata": {"note": MARK, "model": MARK}});
+    for resource in ["llm_tokens", "agent_minutes"] {
+        let mut fact = fact.clone();
+        fact["resourceType"] = json!(resource);
+        let entries = json!({"entries": vec![fact; 700]});
+        app.tell(&user.token, "/usage/record/batch", entries).await.expect(201);
+    }
+    let vector: Vec<f32> = (0..384_u16).map(|number| (f32::from(number) + 0.5).sin()).collect();
+    for number in 0..150 {
+        let text = format!("{MARK} {number}");
+        let memory = json!({"type": "note", "input_context": text, "embedding": vector, "session": MARK});
+        app.tell(&user.token, "/memory/store", memory).await.expect(201);
+    }
+    let length = vector.iter().map(|number| f64::from(*number).powi(2)).sum::<f64>().sqrt();
+    #[expect(clippy::cast_possible_truncation, reason = "as vectors are stored")]
+    let bytes = vector.iter().flat_map(|number| ((f64::from(*number) / length) as f32).to_le_bytes()).collect();
+    (user, bytes)
+}
+
+async fn begin(app: &TestApp) -> UserKey {
+    let by = app.by();
+    let begun = app.app.store().write(move |writer| {
+        let user = load_by_email(writer, EMAIL)?;
+        erasure::begin(writer, &by, &user)
+    });
+    begun.await.unwrap()
+}
+
+#[tokio::test]
+async fn an_erasure_goes_on_where_it_was_interrupted_and_others_write_meanwhile() {
+    let app = TestApp::new();
+    let (admin, other) = (app.admin("admin@example.org").await, app.user("other@example.org", "pro").await);
+    let (user, vector) = large_user(&app).await;
+    let part = &vector[..16];
+    assert!(!found_in(app.directory.path(), part).is_empty(), "the vector is stored as it is looked for");
+    let key = begin(&app).await;
+    let path = format!("/api/admin/users/{}", user.id);
+    app.ask(&user.token, "/usage/tokens").await.expect(401);
+    app.ask(&admin.token, &path).await.expect(410);
+    let mut slices = 0;
+    for _ in 0..9 {
+        app.used_up(&other, 1).await;
+        let memory = json!({"type": "note", "input_context": "somebody else remembers"});
+        app.tell(&other.token, "/memory/store", memory).await.expect(201);
+        let done = app.app.store().write(move |writer| erasure::slice(writer, key)).await.unwrap();
+        assert!(done.is_none(), "others write between the slices, of which there are many");
+        app.proves();
+        slices += 1;
+    }
+    assert_eq!(app.tokens(&other).await, (slices, 0));
+    // The program ends, and the next start goes on.
+    let clock = app.clock.now();
+    let app = TestApp::at(app.stop());
+    app.clock.turn_to(clock);
+    app.proves();
+    app.pass().await;
+    app.proves();
+    for text in [EMAIL.as_bytes(), MARK.as_bytes(), part] {
+        assert_eq!(found_in(app.directory.path(), text), Vec::<String>::new());
+    }
+    let done = app.app.store().write(move |writer| erasure::slice(writer, key)).await.unwrap().unwrap();
+    let count = |what: &str| done.counts[what];
+    assert_eq!((count("ledger_entries"), count("memories"), count("accounts")), (1_400 + 150, 150, 3));
+    assert_eq!((count("sessions"), count("tokens"), count("model_totals")), (0, 1, 1));
+    app.drop_at(&admin.token, &format!("{path}?erase=true")).await.expect(410);
+    assert_eq!(app.tokens(&other).await, (slices, 0));
+}
+
+#[tokio::test]
+async fn who_asks_again_gets_the_receipt_of_the_whole() {
+    let app = TestApp::new();
+    let admin = app.admin("admin@example.org").await;
+    let session = app.log_in("admin@example.org").await;
+    let (user, _) = large_user(&app).await;
+    let key = begin(&app).await;
+    for _ in 0..5 {
+        app.app.store().write(move |writer| erasure::slice(writer, key)).await.unwrap();
+    }
+    // The address is free at once, for somebody who is not erased with the other.
+    let heir = app.user(EMAIL, "pro").await;
+    app.used_up(&heir, 5).await;
+    let path = format!("/api/admin/users/{}?erase=true", user.id);
+    let receipt = app.drop_at(&session, &path).await.expect(200).json;
+    assert_eq!(receipt["erased"]["ledger_entries"], 1_550, "{receipt}");
+    assert_eq!(receipt["erased"].as_object().unwrap().len(), 13);
+    app.proves();
+    assert_eq!(app.tokens(&heir).await, (5, 0));
+    let log = acts(&app, &admin.token).await;
+    assert_eq!(log.iter().filter(|act| act["action"] == "user.erase").count(), 1);
 }

@@ -5,6 +5,7 @@
 //! was printed. What the machine does at the same moment is not repeated with them.
 
 mod client;
+mod closing;
 mod copy;
 mod server;
 mod verdict;

@@ -7,7 +7,7 @@ use tallybox::app::App;
 use tallybox::config::{Config, Environment};
 use tallybox::service::auth::account::By;
 use tallybox::service::auth::account::load_by_email;
-use tallybox::service::erasure::erase;
+use tallybox::service::erasure;
 use tokio::task::JoinSet;
 
 use super::{WordModel, app_with, texts};
@@ -209,9 +209,9 @@ async fn what_another_process_wrote_is_found_and_what_it_erased_is_gone() {
     let by = By::command_line(app.clock.clone());
     let erased = app.app.store().write(move |writer| {
         let user = load_by_email(writer, "a@example.org")?;
-        erase(writer, &by, &user)
+        erasure::begin(writer, &by, &user)
     });
-    erased.await.unwrap();
+    erasure::finish(app.app.store(), erased.await.unwrap()).await.unwrap();
     assert!(app.app.store().index_bytes() < before / 4);
     app.holds();
 }

@@ -6,5 +6,6 @@ mod listing;
 mod maker;
 mod record;
 mod reservation;
+mod retention;
 mod reversal;
 mod window;
