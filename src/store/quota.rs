@@ -353,7 +353,8 @@ pub(crate) fn list_gateway_holds(reader: &Reader<'_>, limit: usize) -> Result<Ve
         "SELECT ",
         reservation_columns!(),
         reservation_tables!(),
-        "WHERE reservations.state = 0 AND reservations.maker = 3 ORDER BY reservations.id LIMIT ?1"
+        "WHERE reservations.id IN \
+         (SELECT id FROM reservations INDEXED BY reservations_holding WHERE state = 0 AND maker = 3 LIMIT ?1)"
     );
     let mut statement = reader.prepare(sql)?;
     let rows = statement.query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |row| {

@@ -1,8 +1,8 @@
 //! The one thread that writes.
 //!
-//! It takes whatever waits (up to a cap) into one `BEGIN IMMEDIATE`, with a savepoint a job, and replies only after
-//! COMMIT: with `synchronous=FULL` a commit costs the same for one job or for hundreds. A job that fails or panics is
-//! rolled back to its savepoint and its neighbours commit.
+//! It takes whatever waits (up to a cap) into one `BEGIN IMMEDIATE`, with a savepoint a job where there are several, and
+//! replies only after COMMIT: with `synchronous=FULL` a commit costs the same for one job or for hundreds. A job that fails
+//! or panics is rolled back to its savepoint and its neighbours commit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -28,6 +28,9 @@ const LOG_RETRY_MOST: Duration = Duration::from_secs(64);
 
 /// How long the emptying of the log waits for readers, after an erasure.
 const LOG_TIMEOUT: Duration = Duration::from_millis(200);
+/// How often it is looked how long the log is. Not after each commit: Linux (6.13 and later) gives a file whose times have
+/// been asked for a new one at the next write, which the next sync has to write down, a third of its time.
+const LOG_LOOK: Duration = Duration::from_millis(100);
 /// How long it waits for them where the log is only too long.
 const LOG_PATIENCE: Duration = Duration::from_millis(50);
 
@@ -159,7 +162,7 @@ pub(super) fn start(connection: Connection, clock: Clock, shared: Shared, option
         log_retry: LOG_RETRY,
         log,
         log_bytes_max: super::connection::log_bytes_max(options.checkpoint_pages),
-        log_shortened_at: None,
+        log_look_at: Instant::now(),
         meters: shared.meters.clone(),
     };
     let handle = std::thread::Builder::new()
@@ -195,7 +198,8 @@ struct Thread {
     /// The file of the log, and how long it may get.
     log: PathBuf,
     log_bytes_max: u64,
-    log_shortened_at: Option<Instant>,
+    /// When it is next looked how long it is.
+    log_look_at: Instant,
     meters: Meters,
 }
 
@@ -239,7 +243,7 @@ impl Thread {
         begun
     }
 
-    /// One transaction with a savepoint a job. An error means that nothing of it was kept.
+    /// One transaction for all of them. An error means that nothing of it was kept.
     fn commit(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<()> {
         // A fault of the disk may have kept the last one from being rolled back.
         if !self.connection.is_autocommit() {
@@ -247,11 +251,13 @@ impl Thread {
         }
         self.run_statement("BEGIN IMMEDIATE")?;
         let result = self.run_all(jobs).and_then(|touched| {
+            let Some(touched) = touched else { return self.run_statement("ROLLBACK").map(|()| None) };
             self.recall.announce(&touched.memories);
-            self.run_statement("COMMIT").map(|()| touched)
+            self.run_statement("COMMIT").map(|()| Some(touched))
         });
         match result {
-            Ok(touched) => {
+            Ok(None) => Ok(()),
+            Ok(Some(touched)) => {
                 self.recall.publish(touched.memories);
                 if touched.auth {
                     self.auth_version.fetch_add(1, Ordering::AcqRel);
@@ -289,18 +295,23 @@ impl Thread {
     /// Readers that overlap without a gap keep the log from ever being begun anew, and it would grow for as long as they come.
     /// So where it is too long, new readers are for a moment let in only behind what is copied.
     fn shorten_log(&mut self) {
-        let is_due = self.log_shortened_at.is_none_or(|at| at.elapsed() >= LOG_RETRY);
-        if !is_due || std::fs::metadata(&self.log).map_or(0, |log| log.len()) <= self.log_bytes_max {
+        let now = Instant::now();
+        if now < self.log_look_at {
             return;
         }
-        self.log_shortened_at = Some(Instant::now());
+        if std::fs::metadata(&self.log).map_or(0, |log| log.len()) <= self.log_bytes_max {
+            self.log_look_at = now + LOG_LOOK;
+            return;
+        }
+        self.log_look_at = now + LOG_RETRY;
         if let Err(error) = super::connection::empty_log(&self.connection, LOG_PATIENCE) {
             tracing::warn!(?error, "the log could not be shortened; a later commit tries again");
         }
     }
 
-    /// Runs every job and tells what they touched.
-    fn run_all(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<Touched> {
+    /// Runs every job and tells what they touched; nothing where the only one failed, and there is nothing to commit. One
+    /// that is alone needs no savepoint, for which SQLite would copy each page that it changes.
+    fn run_all(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<Option<Touched>> {
         self.notice_other_processes()?;
         let reader = Reader { connection: &self.connection, now: self.clock.now(), recall: None };
         let auth_version = self.auth_version.load(Ordering::Acquire);
@@ -313,13 +324,19 @@ impl Thread {
             users_erased: Vec::new(),
             entries: Entries::default(),
         };
+        let is_alone = jobs.len() == 1;
         for job in jobs {
-            self.run_statement("SAVEPOINT job")?;
+            if !is_alone {
+                self.run_statement("SAVEPOINT job")?;
+            }
             let before = (writer.memories.len(), writer.users_erased.len(), writer.entries);
             let keep = job.run(&mut writer);
             // A full disk or an I/O error may have rolled back the whole group: then no neighbour is acknowledged.
             if self.connection.is_autocommit() {
                 return Err(Error::Unavailable("the disk failed in the middle of a commit".to_owned()));
+            }
+            if is_alone && !keep {
+                return Ok(None);
             }
             if !keep {
                 self.run_statement("ROLLBACK TO job")?;
@@ -327,11 +344,13 @@ impl Thread {
                 writer.users_erased.truncate(before.1);
                 writer.entries = before.2;
             }
-            self.run_statement("RELEASE job")?;
+            if !is_alone {
+                self.run_statement("RELEASE job")?;
+            }
         }
         memory::write_words(&mut writer)?;
         let memories = memory::count_commit(&mut writer)?;
-        Ok(Touched { auth: writer.auth_touched, erased: writer.erased, memories, entries: writer.entries })
+        Ok(Some(Touched { auth: writer.auth_touched, erased: writer.erased, memories, entries: writer.entries }))
     }
 
     /// `data_version` changes when another process has committed: it may have changed who may do what.

@@ -198,10 +198,8 @@ CREATE TABLE reservations (
     metadata    TEXT,
     late        INTEGER NOT NULL DEFAULT 0
 ) STRICT;
--- a user's open holds; what of them has expired
+-- a user's open holds; what of them has expired. The only index of one that does not expire: it costs a page of each commit
 CREATE INDEX reservations_holding ON reservations (user_id, resource, expires_at) WHERE state = 0;
--- the calls of the gateway that are under way, or were when the program died
-CREATE INDEX reservations_gateway ON reservations (id) WHERE state = 0 AND maker = 3;
 -- the worker's next expired holds
 CREATE INDEX reservations_expiry ON reservations (expires_at) WHERE state = 0 AND expires_at IS NOT NULL;
 

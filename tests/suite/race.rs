@@ -240,7 +240,13 @@ async fn a_write_that_panics_or_fails_leaves_its_neighbours_as_they_were() {
     record.expect(201);
     assert!(matches!(panics, Err(Error::Internal(_))), "{panics:?}");
     assert!(matches!(fails, Err(Error::Conflict { .. })), "{fails:?}");
-    for (email, is_there) in [("first", true), ("panics", false), ("fails", false), ("last", true)] {
+    // Alone in its commit none has a savepoint to go back to.
+    let panics = make("panics_alone@example.org", || panic!("as the test wants it")).await;
+    assert!(matches!(panics, Err(Error::Internal(_))), "{panics:?}");
+    let fails = make("fails_alone@example.org", || Err(Error::conflict("as_wanted", "as the test wants it"))).await;
+    assert!(matches!(fails, Err(Error::Conflict { .. })), "{fails:?}");
+    let gone = ["panics", "fails", "panics_alone", "fails_alone"].map(|email| (email, false));
+    for (email, is_there) in [("first", true), ("last", true)].into_iter().chain(gone) {
         let found = store.read(move |reader| load_by_email(reader, &format!("{email}@example.org"))).await;
         assert_eq!(found.is_ok(), is_there, "{email}");
     }
