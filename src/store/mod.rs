@@ -44,6 +44,7 @@ use crate::domain::{Error, Result};
 pub use lock::DirectoryLock;
 pub(crate) use migrate::VERSION as SCHEMA_VERSION;
 use recall::{Change, Recall};
+pub use writer::Commit;
 
 /// How a store is sized.
 #[derive(Clone, Debug)]
@@ -230,6 +231,21 @@ impl Store {
     {
         let reply = self.inner.writer.submit(work)?;
         reply.await.unwrap_or_else(|_| Err(Error::Unavailable("the store is closed".to_owned())))
+    }
+
+    /// As [`Store::write`], but answers once `work` has been decided in the writing transaction; the commit is still to come.
+    /// For what may be begun meanwhile. Nobody may be told of it before [`Commit::done`].
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub async fn write_ahead<T, F>(&self, work: F) -> Result<(T, Commit)>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
+    {
+        let (decided, commit) = self.inner.writer.submit_ahead(work)?;
+        let decided = decided.await.unwrap_or_else(|_| Err(Error::Unavailable("the store is closed".to_owned())));
+        decided.map(|value| (value, commit))
     }
 
     /// As [`Store::write`], for threads that may wait.

@@ -64,8 +64,7 @@ where
 {
     fn run(&mut self, writer: &mut Writer<'_>) -> bool {
         let Some(work) = self.work.take() else { return false };
-        let result = catch_unwind(AssertUnwindSafe(|| work(writer)))
-            .unwrap_or_else(|panic| Err(Error::Internal(format!("a write panicked: {}", text_of(panic.as_ref())))));
+        let result = caught(work, writer);
         let keep = result.is_ok();
         self.result = Some(result);
         keep
@@ -87,8 +86,73 @@ where
     }
 }
 
+/// A unit of work whose caller goes on as soon as it has been decided, and hears of the commit apart.
+struct Ahead<F, T> {
+    work: Option<F>,
+    decided: Option<oneshot::Sender<Result<T>>>,
+    /// Why it failed. A failure waits for the commit, as it does everywhere.
+    failed: Option<Error>,
+    queued_at: Instant,
+    committed: oneshot::Sender<Result<()>>,
+}
+
+impl<F, T> Job for Ahead<F, T>
+where
+    F: FnOnce(&mut Writer<'_>) -> Result<T> + Send,
+    T: Send,
+{
+    fn run(&mut self, writer: &mut Writer<'_>) -> bool {
+        let Some(work) = self.work.take() else { return false };
+        match caught(work, writer) {
+            Ok(value) => {
+                // A caller that went away no longer wants its answer; the write stands.
+                let _ = self.decided.take().map(|decided| decided.send(Ok(value)));
+                true
+            }
+            Err(error) => {
+                self.failed = Some(error);
+                false
+            }
+        }
+    }
+
+    fn answer(self: Box<Self>, fate: &Fate) {
+        let lost = |why: &String| Error::Unavailable(why.clone());
+        let (failure, commit) = match fate {
+            Fate::Lost(why) => (lost(why), Err(lost(why))),
+            Fate::Committed => (self.failed.unwrap_or_else(|| Error::Internal("a job was not run".to_owned())), Ok(())),
+        };
+        let _ = self.decided.map(|decided| decided.send(Err(failure)));
+        let _ = self.committed.send(commit);
+    }
+
+    fn queued_at(&self) -> Instant {
+        self.queued_at
+    }
+}
+
+/// What `work` comes to; a panic is a failure.
+fn caught<T>(work: impl FnOnce(&mut Writer<'_>) -> Result<T>, writer: &mut Writer<'_>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(|| work(writer)))
+        .unwrap_or_else(|panic| Err(Error::Internal(format!("a write panicked: {}", text_of(panic.as_ref())))))
+}
+
 fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
     panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
+}
+
+/// The end of a commit that a caller did not wait for.
+#[derive(Debug)]
+pub struct Commit(oneshot::Receiver<Result<()>>);
+
+impl Commit {
+    /// Waits until what was decided is durable.
+    ///
+    /// # Errors
+    /// `Unavailable` where it was lost: then nothing of it was written.
+    pub async fn done(self) -> Result<()> {
+        self.0.await.unwrap_or_else(|_| Err(Error::Unavailable("the store is closed".to_owned())))
+    }
 }
 
 /// The thread and the queue to it.
@@ -106,13 +170,30 @@ impl Handle {
         F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job: Box<dyn Job> = Box::new(Task { work: Some(work), result: None, queued_at: Instant::now(), reply });
+        self.queue(Box::new(Task { work: Some(work), result: None, queued_at: Instant::now(), reply }))?;
+        Ok(answer)
+    }
+
+    /// As [`Handle::submit`], for who goes on before the commit.
+    pub(super) fn submit_ahead<T, F>(&self, work: F) -> Result<(oneshot::Receiver<Result<T>>, Commit)>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
+    {
+        let (decided, answer) = oneshot::channel();
+        let (committed, commit) = oneshot::channel();
+        let (decided, queued_at) = (Some(decided), Instant::now());
+        self.queue(Box::new(Ahead { work: Some(work), decided, failed: None, queued_at, committed }))?;
+        Ok((answer, Commit(commit)))
+    }
+
+    fn queue(&self, job: Box<dyn Job>) -> Result<()> {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(sender) = queue.as_ref() else { return Err(Error::Unavailable("the store is closed".to_owned())) };
         match sender.try_send(job) {
             Ok(()) => {
                 self.meters.queue_depth.inc();
-                Ok(answer)
+                Ok(())
             }
             Err(TrySendError::Full(_)) => Err(Error::Busy("the write queue")),
             Err(TrySendError::Disconnected(_)) => Err(Error::Unavailable("the writer has stopped".to_owned())),

@@ -21,7 +21,7 @@ use crate::service::auth::attempts::Attempts;
 use crate::service::auth::password::Passwords;
 use crate::service::auth::{self, Authenticated, Identity, Policy, Presented};
 use crate::service::{agent, memory, quota};
-use crate::store::{Reader, Store, Writer};
+use crate::store::{Commit, Reader, Store, Writer};
 
 /// Most callers remembered at once; more, and all are forgotten.
 const CALLERS_REMEMBERED_MAX: usize = 10_000;
@@ -285,20 +285,45 @@ impl AppState {
         T: Send + 'static,
         F: FnOnce(&mut Writer<'_>, &Caller) -> Result<T> + Send + 'static,
     {
-        let (known_there, policy) = (known.clone(), Arc::clone(&self.identity));
-        let result = self.store.write(move |writer| {
-            let ends_at = known_there.authenticated.ends_at;
-            if writer.auth_holds(known_there.version) && ends_at.is_none_or(|end| writer.now() < end) {
-                return work(writer, &known_there.authenticated.caller);
-            }
-            let caller = prove(writer, &known_there.presented, &policy, known_there.scope)?;
-            work(writer, &caller)
+        let written = self.store.write(self.proving(known, work)).await;
+        self.noting(known, written)
+    }
+
+    /// As [`AppState::write`], before the commit; see [`Store::write_ahead`].
+    pub(super) async fn write_ahead<T, F>(&self, known: &Known, work: F) -> Result<(T, Commit)>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Writer<'_>, &Caller) -> Result<T> + Send + 'static,
+    {
+        let work = self.proving(known, |writer, caller| {
+            auth::require_enabled(caller)?;
+            work(writer, caller)
         });
-        let result = result.await;
-        if let Err(Error::QuotaExceeded(refusal)) = &result {
+        let written = self.store.write_ahead(work).await;
+        self.noting(known, written)
+    }
+
+    /// `work` for a caller who is proved in its transaction.
+    fn proving<T, F>(&self, known: &Known, work: F) -> impl FnOnce(&mut Writer<'_>) -> Result<T> + Send + use<T, F>
+    where
+        F: FnOnce(&mut Writer<'_>, &Caller) -> Result<T> + Send + 'static,
+    {
+        let (known, policy) = (known.clone(), Arc::clone(&self.identity));
+        move |writer| {
+            let ends_at = known.authenticated.ends_at;
+            if writer.auth_holds(known.version) && ends_at.is_none_or(|end| writer.now() < end) {
+                return work(writer, &known.authenticated.caller);
+            }
+            let caller = prove(writer, &known.presented, &policy, known.scope)?;
+            work(writer, &caller)
+        }
+    }
+
+    fn noting<T>(&self, known: &Known, written: Result<T>) -> Result<T> {
+        if let Err(Error::QuotaExceeded(refusal)) = &written {
             self.note_refusal(known, refusal);
         }
-        result
+        written
     }
 
     /// Counts a refusal, for the worker to write down.

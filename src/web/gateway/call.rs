@@ -96,13 +96,14 @@ impl Call {
         let estimate = self.facts.estimate;
         let wish = Wish { prompt: estimate.bound, output: self.request.output, choices: self.request.choices };
         let facts = Value::Object(self.facts.to_metadata());
-        let opened = self.state.write(&self.known, move |writer, caller| {
+        let opened = self.state.write_ahead(&self.known, move |writer, caller| {
             let owner = Owner { user: caller.user.key, tier: caller.tier().to_owned() };
             let opened = gateway::open(writer, &policy, caller.holder(), (wish, bounds), estimate.count, &facts)?;
             Ok((owner, opened))
         });
-        let (owner, opened) = opened.await?;
-        Ok(Held::new(self.state.clone(), owner, opened, self.facts.clone(), self.started))
+        // The upstream is asked while the hold is being written: what it says is passed on only once that is done.
+        let (opened, commit) = opened.await?;
+        Ok(Held::new(self.state.clone(), opened, commit, self.facts.clone(), self.started))
     }
 
     async fn ask(mut self, held: &mut Held, watch: &mut Watch, mut reply: Reply) {
@@ -221,6 +222,9 @@ impl Call {
 
     /// An answer in pieces.
     async fn pass_on(&self, held: &mut Held, watch: &mut Watch, reply: Reply, opened: Opened) {
+        if let Err(error) = held.kept().await {
+            return drop(reply.send(Err(Failure(error))));
+        }
         let (caller, pieces) = mpsc::channel(PIECES_WAITING_MAX);
         let mut headers = passed_back(opened.headers());
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

@@ -13,6 +13,7 @@ use crate::domain::quota::Standing;
 use crate::domain::unit::ReservationId;
 use crate::domain::{Error, Result};
 use crate::service::gateway::{self, Owner};
+use crate::store::Commit;
 use crate::web::state::AppState;
 
 /// How a call ended.
@@ -82,6 +83,8 @@ pub(super) struct Held {
     state: AppState,
     owner: Owner,
     hold: ReservationId,
+    /// The commit of the hold, as long as nobody has waited for it.
+    commit: Option<Commit>,
     pub(super) facts: Facts,
     pub(super) grant: Grant,
     pub(super) standing: Standing,
@@ -96,12 +99,19 @@ const RETRY_WAIT: Duration = Duration::from_millis(10);
 const RETRIES: u32 = 9;
 
 impl Held {
-    pub(super) fn new(state: AppState, owner: Owner, opened: gateway::Opened, facts: Facts, started: Instant) -> Self {
+    pub(super) fn new(
+        state: AppState,
+        (owner, opened): (Owner, gateway::Opened),
+        commit: Commit,
+        facts: Facts,
+        started: Instant,
+    ) -> Self {
         let gateway::Opened { hold, grant, standing } = opened;
         Self {
             state,
             owner,
             hold,
+            commit: Some(commit),
             facts,
             grant,
             standing,
@@ -110,6 +120,17 @@ impl Held {
             started,
             is_settled: false,
         }
+    }
+
+    /// Waits until the hold is durable: before that nobody is told anything, and nothing is settled.
+    ///
+    /// # Errors
+    /// `Unavailable` where it was lost: then there is nothing to settle either.
+    pub(super) async fn kept(&mut self) -> Result<()> {
+        let Some(commit) = self.commit.take() else { return Ok(()) };
+        let kept = commit.done().await;
+        self.is_settled = kept.is_err();
+        kept
     }
 
     pub(super) fn elapsed(&self) -> Duration {
@@ -162,6 +183,7 @@ impl Held {
 
     /// Books the end, and tries again where the store is busy: until it is booked, nobody is told.
     async fn book(&mut self, amount: i64, metadata: Option<Value>) -> Result<()> {
+        self.kept().await?;
         let mut wait = RETRY_WAIT;
         for retry in 0..=RETRIES {
             let (owner, hold, policy) = (self.owner.clone(), self.hold, self.state.quota.clone());

@@ -3,6 +3,7 @@
 
 mod clock;
 mod disk;
+mod gateway;
 mod ready;
 mod vfs;
 
