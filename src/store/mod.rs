@@ -41,6 +41,7 @@ use crate::clock::Clock;
 use crate::domain::auth::UserKey;
 use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Result};
+pub use extension::keep_temporary_files_in;
 pub use lock::DirectoryLock;
 pub(crate) use migrate::VERSION as SCHEMA_VERSION;
 use recall::{Change, Recall};
