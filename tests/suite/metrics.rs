@@ -104,7 +104,7 @@ async fn lived_in() -> (TestApp, String) {
     };
     let nobody = upstream("nobody", "http://127.0.0.1:9/v1", "gone-*");
     let app = app_with(&format!("[metrics]\naccess = 'open'\n{}{nobody}", upstream("first", &fake.url, "gpt-*")));
-    let user = app.user("a@example.org", "free_trial").await;
+    let user = app.user("a@example.org", "basic").await;
     app.used_up(&user, 10).await;
     app.hold(&user, 5).await;
     app.enforce(&user, 5_000_000).await.expect(429);
