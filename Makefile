@@ -26,7 +26,7 @@ IN_VENV = { { $(PYTHON) -m venv $(TOOLS)/$(1) || { $(INSTALL) python3-venv && $(
 INSTALLED = for name in $(1); do command -v "$$name" && break; done | grep -q .
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: run demo test check soak clients contract image image-root image-test litestream deny bench bench-recall needs needs-browser
+.PHONY: run demo test check soak clients contract image image-root image-test litestream deny bench bench-recall needs needs-browser needs-promtool
 
 run:
 	$(CARGO) build --release
@@ -37,11 +37,16 @@ demo:
 	$(TARGET)/release/tallybox demo
 
 test: needs check deny clients contract litestream image-test
+	@$(SHOW_NOT_TESTED)
 
+# What tests left out for want of something: they write it into a file, since whoever runs them hides what those print that pass.
+NOT_TESTED = $(abspath $(TARGET))/not-tested.txt
+SHOW_NOT_TESTED = if test -s $(NOT_TESTED); then echo "!!!"; sort -u $(NOT_TESTED) | sed 's/^/!!! /'; echo "!!!"; fi
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
-	$(CARGO) $(TEST)
+	@rm -f $(NOT_TESTED)
+	TALLYBOX_NOT_TESTED=$(NOT_TESTED) $(CARGO) $(TEST); status=$$?; $(SHOW_NOT_TESTED); exit $$status
 
 # SOAK_SECONDS shortens or lengthens the load, TALLYBOX_CRASH_ROUNDS the kills, TALLYBOX_CRASH_SEED repeats those of a run.
 soak:
@@ -99,14 +104,24 @@ contract:
 	  || $(call IN_VENV,contract,schemathesis==4.32.5) || { echo "schemathesis could not be installed from PyPI"; exit 1; }
 	$(TOOLS)/contract/bin/python tests/openapi/run.py $(TARGET)/debug/tallybox
 
-# What the build and the tests need beside Rust: a C compiler, for SQLite, and a browser.
-needs: $(if $(filter 1,$(TALLYBOX_SKIP_BROWSER)),,needs-browser)
+# What the build and the tests need beside Rust: a C compiler, for SQLite, a browser, and promtool.
+needs: needs-promtool $(if $(filter 1,$(TALLYBOX_SKIP_BROWSER)),,needs-browser)
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer (rustup)"; exit 1; }
 	@command -v cc >/dev/null || { $(INSTALL) gcc libc6-dev; } \
 	  || { echo "a C compiler is missing: install gcc or clang"; exit 1; }
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 \
 	  || rustup component add rustfmt clippy \
 	  || { echo "rustfmt and clippy are missing: rustup component add rustfmt clippy"; exit 1; }
+
+# Prometheus' own tool, which reads what /metrics tells: out of Debian's package, which is not installed, since it would start
+# a server. Where it cannot be had, the test of it says so.
+PROMTOOL_HOME = $(TOOLS)/prometheus
+needs-promtool:
+	@command -v $(or $(PROMTOOL),promtool) >/dev/null || test -x $(PROMTOOL_HOME)/usr/bin/promtool || { \
+	  command -v apt-get >/dev/null && mkdir -p $(PROMTOOL_HOME) && cd $(PROMTOOL_HOME) \
+	  && { apt-get download -qq prometheus 2>/dev/null || { apt-get update -qq && apt-get download -qq prometheus; }; } \
+	  && dpkg -x prometheus_*.deb . && rm -f prometheus_*.deb && test -x usr/bin/promtool; } \
+	  || echo "!!! promtool is missing: the metrics will not be linted (Debian: prometheus; PROMTOOL names one)"
 
 # Chromium with its driver, and axe-core, which finds faults of accessibility: from npm, pinned by its hash.
 needs-browser:

@@ -216,6 +216,28 @@ fn tell(time: Duration, process: u32, directory: &Path, asked: &Mutex<Asked>) ->
     told
 }
 
+/// Runs shorter than so many periods say nothing of what grows slowly: caches still fill.
+const PERIODS_LEAST: usize = 20;
+
+/// What a period's figure was in the middle of some periods.
+fn middle(told: &[Figures], figure: fn(&Figures) -> u64) -> u64 {
+    let mut figures: Vec<u64> = told.iter().map(figure).collect();
+    figures.sort_unstable();
+    figures[figures.len() / 2]
+}
+
+/// Between the third and the last quarter nothing begins any more: what grows then grows for ever. A tenth of a KiB lost with
+/// each request would be 60 MiB.
+fn judge_growth(told: &[Figures]) {
+    let quarter = told.len() / 4;
+    let (before, last) = (&told[2 * quarter..3 * quarter], &told[told.len() - quarter..]);
+    let resident = [before, last].map(|told| middle(told, |figures| figures.resident_kib));
+    let most = resident[0] + resident[0] / 20 + 24 * 1_024;
+    assert!(resident[1] <= most, "memory is lost: {} KiB after {} KiB", resident[1], resident[0]);
+    let waits = [before, last].map(|told| middle(told, |figures| (figures.admitted_p99_ms * 1_000.0) as u64));
+    assert!(waits[1] <= 2 * waits[0] + 50_000, "what is admitted waits ever longer: {waits:?} microseconds");
+}
+
 /// Holds the figures against their bounds: those of the first quarter are how it begins, with caches that fill.
 fn judge(told: &[Figures]) {
     let (first, rest) = told.split_at(told.len().div_ceil(4));
@@ -224,14 +246,19 @@ fn judge(told: &[Figures]) {
         // A tenth, and what the caches of five connections (32 MiB of who writes, 24 of each who reads) may still take in.
         let most = settled + settled / 10 + 128 * 1_024;
         assert!(figures.resident_kib <= most, "memory grows: {} KiB after {settled} KiB", figures.resident_kib);
-        // A commit and the queue before it, at a disk that is slow.
-        assert!(figures.admitted_p99_ms < 2_000.0, "what is admitted waits: {} ms", figures.admitted_p99_ms);
+        // Three commits, which are all that the queue holds, at a disk that is slow.
+        assert!(figures.admitted_p99_ms < 1_000.0, "what is admitted waits: {} ms", figures.admitted_p99_ms);
         // Four times what is copied at once, and what is written while another program holds a snapshot.
         let most = 4 * CHECKPOINT_PAGES * 8_192 + (256 << 20);
         assert!(figures.log_bytes <= most, "the log grows: {} bytes", figures.log_bytes);
     }
     let (admitted, refused) =
         told.iter().fold((0, 0), |sum, figures| (sum.0 + figures.admitted, sum.1 + figures.refused));
+    if told.len() >= PERIODS_LEAST {
+        judge_growth(told);
+    } else {
+        println!("too short to say whether memory is lost: {} of {PERIODS_LEAST} periods", told.len());
+    }
     println!("{admitted} admitted, {refused} refused");
     assert!(refused >= admitted, "the load was below twice what the box takes");
 }
@@ -267,4 +294,33 @@ fn at_twice_its_capacity_the_box_stays_quick_and_small() {
     judge(&told);
     drop(server);
     assert!(output_of(directory, &["check"]).starts_with("ok"));
+}
+
+#[test]
+#[should_panic(expected = "memory is lost")]
+fn a_run_that_loses_memory_slowly_is_judged_so() {
+    judge(&run_of(|period| 200_000 + 5_000 * period, |_| 20.0));
+}
+
+#[test]
+#[should_panic(expected = "waits ever longer")]
+fn a_run_that_slows_down_is_judged_so() {
+    judge(&run_of(|_| 200_000, |period| f64::from(period.pow(3)) / 60.0));
+}
+
+#[test]
+fn a_run_whose_caches_fill_at_first_is_a_good_one() {
+    judge(&run_of(|period| 200_000 + 10_000 * period.min(10), |period| if period % 7 == 0 { 300.0 } else { 20.0 }));
+}
+
+/// Figures of forty periods.
+fn run_of(resident_kib: fn(u64) -> u64, admitted_p99_ms: fn(u32) -> f64) -> Vec<Figures> {
+    let figures = |period: u32| Figures {
+        resident_kib: resident_kib(u64::from(period)),
+        log_bytes: 1 << 20,
+        admitted: 1_000,
+        refused: 2_000,
+        admitted_p99_ms: admitted_p99_ms(period),
+    };
+    (0..40).map(figures).collect()
 }

@@ -27,7 +27,7 @@ use tallybox::config::{Config, Environment};
 use tallybox::domain::Fault;
 use tallybox::domain::auth::{PASSWORD_CHARACTERS, check_password};
 use tallybox::service::auth::account::By;
-use tallybox::store::Store;
+use tallybox::store::{Store, keep_temporary_files_in};
 
 /// Memory, metering and limits for AI assistants, in one binary.
 #[derive(Parser)]
@@ -107,6 +107,7 @@ struct Listen {
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        keep_temporary_files_in(&self.place.data_dir);
         match self.command {
             Command::Serve(listen) => serve::run(&self.place, listen.listen)?,
             Command::Demo(listen) => demo::run(listen.listen)?,

@@ -17,6 +17,9 @@ use crate::domain::{Error, Result};
 const STEP_PAUSE: Duration = Duration::from_millis(20);
 /// How often it asks.
 const STEP_TRIES: u32 = 250;
+/// Pages that are copied before they are brought to the disk. One sync of a large file at the end would have every commit wait
+/// for it: 120 ms at 160 MB.
+const STEP_PAGES: i32 = 512;
 
 /// A copy that was made and proven.
 #[derive(Clone, Debug)]
@@ -181,15 +184,22 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     // The file has no name yet: it is synced as a whole before it gets one.
     copy.pragma_update(None, "synchronous", "OFF").map_err(fault)?;
     {
-        let backup = Backup::new(&source, &mut copy).map_err(fault)?;
+        // One snapshot for all steps: without it, a commit between two of them would make it begin anew.
+        let snapshot = source.unchecked_transaction().map_err(fault)?;
+        snapshot.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(fault)?;
+        let backup = Backup::new(&snapshot, &mut copy).map_err(fault)?;
+        let file = File::open(to).map_err(|error| unwritable(to, &error))?;
         let mut tries = 0;
-        // All at once: between steps another process's commit would make it begin anew.
-        while backup.step(-1).map_err(fault)? != StepResult::Done {
-            tries += 1;
-            if tries > STEP_TRIES {
-                return Err(Error::Busy("the database"));
+        loop {
+            match backup.step(STEP_PAGES).map_err(fault)? {
+                StepResult::Done => break,
+                StepResult::More => file.sync_data().map_err(|error| unwritable(to, &error))?,
+                _ if tries < STEP_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(STEP_PAUSE);
+                }
+                _ => return Err(Error::Busy("the database")),
             }
-            std::thread::sleep(STEP_PAUSE);
         }
     }
     copy.pragma_update(None, "journal_mode", "DELETE").map_err(fault)?;

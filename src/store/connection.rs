@@ -142,6 +142,17 @@ pub(super) fn empty_log(connection: &Connection, patience: Duration) -> Result<b
     Ok(busy.map_err(fault)? == 0)
 }
 
+/// As [`empty_log`], for a log that is only too long. Who still reads what is more than `pages` old stays for longer than
+/// anybody should wait: then false, at once.
+pub(super) fn shorten_log(connection: &Connection, patience: Duration, pages: u32) -> Result<bool> {
+    let counts = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+    let (written, copied) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], counts).map_err(fault)?;
+    if written - copied > i64::from(pages) {
+        return Ok(false);
+    }
+    empty_log(connection, patience)
+}
+
 /// The connections that read.
 pub(super) fn open_readers(path: &Path, count: u32) -> Result<Pool<SqliteConnectionManager>> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

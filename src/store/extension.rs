@@ -1,5 +1,8 @@
-//! Registration of sqlite-vec with the SQLite inside: the only unsafe code of the program.
+//! What SQLite takes from C alone, sqlite-vec and the place of its temporary files: the only unsafe code of the program.
 
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Once;
 
 /// Makes sqlite-vec's functions known to every connection opened afterwards. Safe to call any number of times.
@@ -19,5 +22,22 @@ pub(super) fn register() {
                 std::mem::transmute::<*const (), EntryPoint>(sqlite_vec::sqlite3_vec_init as *const ());
             rusqlite::ffi::sqlite3_auto_extension(Some(entry));
         }
+    });
+}
+
+/// Has SQLite keep its temporary files in `directory`, as long as it may write there: a box may have no other place, and what
+/// is sorted for `tallybox check` or a backup may be too large for memory, of which `/tmp` is often a part. The first call
+/// counts, to be made before any connection is opened.
+#[expect(
+    unsafe_code,
+    reason = "a variable of SQLite; its pragma is deprecated, and the environment belongs to all threads"
+)]
+pub fn keep_temporary_files_in(directory: &Path) {
+    static KEPT: Once = Once::new();
+    KEPT.call_once(|| {
+        let Ok(directory) = CString::new(directory.as_os_str().as_bytes()) else { return };
+        // SAFETY: nobody writes it a second time, and nobody reads it before connections are opened, by the contract above.
+        // The text lives as long as the program.
+        unsafe { rusqlite::ffi::sqlite3_temp_directory = directory.into_raw() };
     });
 }

@@ -10,30 +10,26 @@ const SCHEMA: &str = include_str!("../../schema.sql");
 /// `PRAGMA application_id`: "tbox", so that another program's file is not taken for ours.
 const APPLICATION_ID: i32 = 0x7462_6f78;
 /// Migration `n` brings version `n + 1` to `n + 2`. Never edited once released, only added to.
-const MIGRATIONS: &[&str] = &[];
+pub(super) const MIGRATIONS: &[&str] = &[];
 /// The version this program writes.
 pub(crate) const VERSION: u32 = version_after(MIGRATIONS);
 
 #[expect(clippy::cast_possible_truncation, reason = "a handful of migrations")]
-const fn version_after(migrations: &[&str]) -> u32 {
+pub(super) const fn version_after(migrations: &[&str]) -> u32 {
     migrations.len() as u32 + 1
 }
 
-/// Brings the database to [`VERSION`] in one transaction.
+/// Whether the database is one of ours that one of these migrations is about to change.
+pub(super) fn is_outdated(connection: &Connection, migrations: &[&str]) -> Result<bool> {
+    require_ours(connection)?;
+    Ok((1..version_after(migrations)).contains(&version(connection)?))
+}
+
+/// Brings the database to the version after these migrations in one transaction.
 ///
 /// # Errors
 /// `Unavailable` for a newer schema or a file of another program; `Internal` where SQLite refuses.
-pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
-    migrate_by(connection, MIGRATIONS)
-}
-
-/// Whether the database is one of ours that a migration is about to change.
-pub(super) fn is_outdated(connection: &Connection) -> Result<bool> {
-    require_ours(connection)?;
-    Ok((1..VERSION).contains(&version(connection)?))
-}
-
-fn migrate_by(connection: &mut Connection, migrations: &[&str]) -> Result<()> {
+pub(super) fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<()> {
     let wanted = version_after(migrations);
     require_ours(connection)?;
     if version(connection)? == wanted {
@@ -105,7 +101,11 @@ fn require_empty(connection: &Connection) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::{DirectoryLock, Reader, Store, StoreOptions, Writer, backup, check};
     use super::*;
+    use crate::clock::Clock;
 
     /// What version 1 looked like when it was released; later versions add a migration, never touch this file.
     const VERSION_1: &str = include_str!("../../tests/data/schema-1.sql");
@@ -131,12 +131,12 @@ mod tests {
     #[test]
     fn an_upgraded_schema_equals_the_fresh_one() {
         let mut fresh = memory();
-        migrate(&mut fresh).unwrap();
+        migrate(&mut fresh, MIGRATIONS).unwrap();
         let mut upgraded = memory();
         upgraded.execute_batch(VERSION_1).unwrap();
         upgraded.pragma_update(None, "user_version", 1).unwrap();
         upgraded.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
-        migrate(&mut upgraded).unwrap();
+        migrate(&mut upgraded, MIGRATIONS).unwrap();
         assert_eq!(shape(&upgraded), shape(&fresh));
         assert_eq!(version(&upgraded).unwrap(), VERSION);
     }
@@ -144,21 +144,21 @@ mod tests {
     #[test]
     fn a_migration_that_fails_leaves_the_older_schema_as_it_was() {
         let mut connection = memory();
-        migrate(&mut connection).unwrap();
+        migrate(&mut connection, MIGRATIONS).unwrap();
         let before = shape(&connection);
         let migrations = [MIGRATIONS, &["CREATE TABLE later (x)", "CREATE TABLE later (x)"]].concat();
-        assert!(migrate_by(&mut connection, &migrations).is_err());
+        assert!(migrate(&mut connection, &migrations).is_err());
         assert_eq!((shape(&connection), version(&connection).unwrap()), (before, VERSION));
-        migrate_by(&mut connection, &migrations[..=MIGRATIONS.len()]).unwrap();
+        migrate(&mut connection, &migrations[..=MIGRATIONS.len()]).unwrap();
         assert_eq!(version(&connection).unwrap(), VERSION + 1);
     }
 
     #[test]
     fn a_newer_schema_is_refused_and_left_alone() {
         let mut connection = memory();
-        migrate(&mut connection).unwrap();
+        migrate(&mut connection, MIGRATIONS).unwrap();
         connection.pragma_update(None, "user_version", VERSION + 1).unwrap();
-        let refusal = migrate(&mut connection).unwrap_err().to_string();
+        let refusal = migrate(&mut connection, MIGRATIONS).unwrap_err().to_string();
         assert!(refusal.contains("newer"), "{refusal}");
         assert_eq!(version(&connection).unwrap(), VERSION + 1);
     }
@@ -167,6 +167,78 @@ mod tests {
     fn a_file_of_another_program_is_refused() {
         let mut connection = memory();
         connection.execute_batch("CREATE TABLE theirs (x)").unwrap();
-        assert!(migrate(&mut connection).unwrap_err().to_string().contains("not a database of tallybox"));
+        assert!(migrate(&mut connection, MIGRATIONS).unwrap_err().to_string().contains("not a database of tallybox"));
+    }
+
+    /// A directory with a database that holds a user who has used 7 tokens.
+    fn lived_in() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), Clock::system(), &StoreOptions::default()).unwrap();
+        let write = |writer: &mut Writer<'_>| {
+            writer.execute(
+                "INSERT INTO users VALUES (1, zeroblob(16), 'a@b', 'a@b', 'user', 'pro', NULL, NULL, NULL, 0)",
+                [],
+            )?;
+            writer.execute("INSERT INTO accounts VALUES (1, 0, 7, 1)", [])?;
+            writer.execute("INSERT INTO buckets (day, resource, user_id, amount) VALUES (3, 0, 1, 7)", [])?;
+            writer.execute("INSERT INTO ledger VALUES (1, 1, 0, 7, 0, 0, 3, 0, NULL, NULL, NULL)", [])
+        };
+        store.write_blocking(write).unwrap();
+        store.close();
+        directory
+    }
+
+    /// Opens the database as a program with these migrations does.
+    fn open(directory: &Path, migrations: &[&str]) -> Result<Store> {
+        Store::open_by(directory, Clock::system(), &StoreOptions::default(), migrations)
+    }
+
+    /// Its version, once the user is seen to have used 7 tokens and every invariant to hold.
+    fn version_of(store: &Store) -> u32 {
+        let read = |reader: &Reader<'_>| {
+            let sql = "SELECT total FROM accounts JOIN users ON users.id = user_id WHERE email = 'a@b'";
+            let total = reader.connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(fault)?;
+            assert_eq!((total, check::run(reader, 1)), (7, Vec::new()));
+            version(reader.connection)
+        };
+        let version = store.read_blocking(read).unwrap();
+        store.close();
+        version
+    }
+
+    #[test]
+    fn before_a_migration_a_proven_copy_is_kept_that_the_older_program_opens() {
+        let directory = lived_in();
+        let kept = directory.path().join(format!("tallybox.db.before-version-{}", VERSION + 1));
+        version_of(&open(directory.path(), MIGRATIONS).unwrap());
+        assert!(!kept.exists(), "nothing was about to change");
+        let newer = [MIGRATIONS, &["CREATE TABLE later (x)"]].concat();
+        assert_eq!(version_of(&open(directory.path(), &newer).unwrap()), VERSION + 1);
+        let refusal = open(directory.path(), MIGRATIONS).err().unwrap().to_string();
+        assert!(refusal.contains("newer"), "{refusal}");
+        let other = tempfile::tempdir().unwrap();
+        let lock = DirectoryLock::try_take(other.path()).unwrap().unwrap();
+        backup::restore(&lock, other.path(), &Clock::system(), &kept).unwrap();
+        assert_eq!(version_of(&open(other.path(), MIGRATIONS).unwrap()), VERSION);
+    }
+
+    #[test]
+    fn a_migration_that_fails_leaves_what_the_older_program_goes_on_with() {
+        let directory = lived_in();
+        for broken in ["CREATE TABLE later (x); UPDATE users SET role = 'king'", "DELETE FROM ledger", "no SQL at all"]
+        {
+            let migrations = [MIGRATIONS, &[broken]].concat();
+            assert!(open(directory.path(), &migrations).is_err(), "{broken}");
+            assert_eq!(version_of(&open(directory.path(), MIGRATIONS).unwrap()), VERSION, "{broken}");
+        }
+    }
+
+    #[test]
+    fn where_no_copy_can_be_kept_nothing_is_migrated() {
+        let directory = lived_in();
+        std::fs::create_dir(directory.path().join(format!("tallybox.db.before-version-{}", VERSION + 1))).unwrap();
+        let newer = [MIGRATIONS, &["CREATE TABLE later (x)"]].concat();
+        assert!(open(directory.path(), &newer).is_err());
+        assert_eq!(version_of(&open(directory.path(), MIGRATIONS).unwrap()), VERSION);
     }
 }

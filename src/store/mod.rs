@@ -41,6 +41,7 @@ use crate::clock::Clock;
 use crate::domain::auth::UserKey;
 use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Result};
+pub use extension::keep_temporary_files_in;
 pub use lock::DirectoryLock;
 pub(crate) use migrate::VERSION as SCHEMA_VERSION;
 use recall::{Change, Recall};
@@ -100,15 +101,21 @@ impl Store {
     /// # Errors
     /// `Unavailable` where the directory cannot be used or the schema is newer than this program.
     pub fn open(directory: &Path, clock: Clock, options: &StoreOptions) -> Result<Self> {
+        Self::open_by(directory, clock, options, migrate::MIGRATIONS)
+    }
+
+    /// As [`Store::open`], by the migrations of any program.
+    fn open_by(directory: &Path, clock: Clock, options: &StoreOptions, migrations: &[&str]) -> Result<Self> {
         connection::create_files(directory)?;
         let path = connection::database_path(directory);
         let mut connection = connection::open_writer(&path, options.checkpoint_pages)?;
-        if migrate::is_outdated(&connection)? {
+        if migrate::is_outdated(&connection, migrations)? {
             // What a migration may lose, however well it was tried, this still has.
-            let kept = directory.join(format!("tallybox.db.before-version-{}", migrate::VERSION));
+            let version = migrate::version_after(migrations);
+            let kept = directory.join(format!("tallybox.db.before-version-{version}"));
             backup::back_up(directory, &clock, &kept)?;
         }
-        migrate::migrate(&mut connection)?;
+        migrate::migrate(&mut connection, migrations)?;
         connection::optimize(&connection)?;
         let readers = connection::open_readers(&path, options.readers)?;
         let auth_version = Arc::new(AtomicU64::new(0));

@@ -244,6 +244,8 @@ pub(super) fn start(connection: Connection, clock: Clock, shared: Shared, option
         log,
         log_bytes_max: super::connection::log_bytes_max(options.checkpoint_pages),
         log_look_at: Instant::now(),
+        log_pause: LOG_RETRY,
+        checkpoint_pages: options.checkpoint_pages,
         meters: shared.meters.clone(),
     };
     let handle = std::thread::Builder::new()
@@ -281,6 +283,9 @@ struct Thread {
     log_bytes_max: u64,
     /// When it is next looked how long it is.
     log_look_at: Instant,
+    /// How long after a try in vain it is tried again to shorten it.
+    log_pause: Duration,
+    checkpoint_pages: u32,
     meters: Meters,
 }
 
@@ -374,20 +379,24 @@ impl Thread {
     }
 
     /// Readers that overlap without a gap keep the log from ever being begun anew, and it would grow for as long as they come.
-    /// So where it is too long, new readers are for a moment let in only behind what is copied.
+    /// So where it is too long, new readers are for a moment let in only behind what is copied. One that stays, as a backup
+    /// does, is not waited for each second: a try in vain doubles the time to the next, as after an erasure.
     fn shorten_log(&mut self) {
         let now = Instant::now();
         if now < self.log_look_at {
             return;
         }
         if std::fs::metadata(&self.log).map_or(0, |log| log.len()) <= self.log_bytes_max {
-            self.log_look_at = now + LOG_LOOK;
+            (self.log_look_at, self.log_pause) = (now + LOG_LOOK, LOG_RETRY);
             return;
         }
-        self.log_look_at = now + LOG_RETRY;
-        if let Err(error) = super::connection::empty_log(&self.connection, LOG_PATIENCE) {
-            tracing::warn!(?error, "the log could not be shortened; a later commit tries again");
+        match super::connection::shorten_log(&self.connection, LOG_PATIENCE, self.checkpoint_pages) {
+            Ok(true) => self.log_pause = LOG_RETRY,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(?error, "the log could not be shortened; a later commit tries again"),
         }
+        self.log_look_at = now + self.log_pause;
+        self.log_pause = (self.log_pause * 2).min(LOG_RETRY_MOST);
     }
 
     /// Runs every job and tells what they touched; nothing where the only one failed, and there is nothing to commit. One
@@ -456,5 +465,79 @@ fn reason(error: &Error) -> String {
         Error::Unavailable(why) => why.clone(),
         Error::Internal(_) => "the write could not be committed".to_owned(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::{self, create_files, database_path, open_writer};
+    use super::*;
+
+    /// A database of a table of blobs with a log of `pages` or more, and who has read it since then.
+    fn held(directory: &std::path::Path, pages: i64) -> (Connection, Connection) {
+        create_files(directory).unwrap();
+        let path = database_path(directory);
+        let [writer, reader] = [1_000_000; 2].map(|pages| open_writer(&path, pages).unwrap());
+        writer.execute_batch("CREATE TABLE blobs (blob); BEGIN").unwrap();
+        for _ in 0..pages {
+            writer.execute("INSERT INTO blobs VALUES (zeroblob(8000))", []).unwrap();
+        }
+        writer.execute_batch("COMMIT").unwrap();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM blobs").unwrap();
+        writer.execute("INSERT INTO blobs VALUES (zeroblob(8000))", []).unwrap();
+        (writer, reader)
+    }
+
+    #[test]
+    fn who_waits_for_readers_in_vain_waits_ever_more_seldom() {
+        let directory = tempfile::tempdir().unwrap();
+        let (connection, reader) = held(directory.path(), 50);
+        let mut thread = Thread {
+            clock: Clock::system(),
+            auth_version: Arc::default(),
+            recall: Arc::new(Recall::new(0)),
+            data_version: 0,
+            jobs_max: 1,
+            log_tells: false,
+            log_tried_at: None,
+            log_retry: LOG_RETRY,
+            log: PathBuf::from(format!("{}-wal", connection.path().unwrap())),
+            log_bytes_max: 10 * 8_192,
+            log_look_at: Instant::now(),
+            log_pause: LOG_RETRY,
+            checkpoint_pages: 5_000,
+            meters: Meters::new().unwrap(),
+            connection,
+        };
+        let look = |thread: &mut Thread| {
+            let begun = Instant::now();
+            thread.log_look_at = begun;
+            thread.shorten_log();
+            thread.log_look_at.duration_since(begun).as_secs()
+        };
+        let pauses: Vec<u64> = (0..8).map(|_| look(&mut thread)).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 64]);
+        // Before its time it does not even look.
+        let next = Instant::now() + Duration::from_mins(1);
+        thread.log_look_at = next;
+        thread.shorten_log();
+        assert_eq!(thread.log_look_at, next);
+        reader.execute_batch("ROLLBACK").unwrap();
+        assert_eq!((look(&mut thread), std::fs::metadata(&thread.log).unwrap().len()), (1, 0));
+        look(&mut thread);
+        assert_eq!(thread.log_pause, LOG_RETRY, "what was in vain is forgotten");
+    }
+
+    #[test]
+    fn who_reads_what_is_old_is_not_waited_for_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let (writer, _reader) = held(directory.path(), 1);
+        for _ in 0..50 {
+            writer.execute("INSERT INTO blobs VALUES (zeroblob(8000))", []).unwrap();
+        }
+        let begun = Instant::now();
+        assert!(!connection::shorten_log(&writer, Duration::from_mins(2), 40).unwrap());
+        assert!(begun.elapsed() < Duration::from_mins(1));
+        assert!(!connection::shorten_log(&writer, Duration::from_millis(1), 400).unwrap());
     }
 }

@@ -1,7 +1,6 @@
 //! A browser session on a box, and what tests do with it.
 
 use std::future::poll_fn;
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
 use std::task::Poll;
@@ -21,6 +20,7 @@ use tokio::sync::watch;
 use url::{ParseError, Url};
 
 use super::driver;
+use super::support::not_tested;
 use super::world::World;
 
 /// Whether scripts of pages run.
@@ -44,9 +44,7 @@ pub(crate) struct Browser {
 /// Runs `test` in a browser while the application of `world` serves. Browser and server end with it, also where it panics.
 pub(crate) async fn browse(world: World, scripts: Scripts, test: impl AsyncFnOnce(&Browser, &World)) {
     if std::env::var_os("TALLYBOX_SKIP_BROWSER").is_some_and(|value| value == "1") {
-        // Straight to the terminal: what a passing test prints is not shown.
-        let notice = b"NOT TESTED IN A BROWSER: TALLYBOX_SKIP_BROWSER=1 leaves the browser tests out\n";
-        std::io::stderr().write_all(notice).unwrap();
+        not_tested("pages in a browser: TALLYBOX_SKIP_BROWSER=1 leaves the browser tests out");
         return;
     }
     let _place = driver::PLACES.acquire().await.unwrap();

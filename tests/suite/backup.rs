@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tallybox::backup::Backups;
@@ -41,12 +42,14 @@ async fn a_backup_under_load_is_whole_and_comes_back() {
     for _ in 0..4 {
         let (app, token, stop) = (Arc::clone(&app), user.token.clone(), Arc::clone(&stop));
         writers.spawn(async move {
-            let mut acknowledged = 0;
+            let (mut acknowledged, mut longest) = (0, Duration::ZERO);
             while !stop.load(Ordering::Relaxed) {
+                let begun = Instant::now();
                 app.tell(&token, "/usage/record", tokens(1)).await.expect(201);
+                longest = longest.max(begun.elapsed());
                 acknowledged += 1;
             }
-            acknowledged
+            (acknowledged, longest)
         });
     }
     while used(&app, &user).await < 20 {
@@ -60,7 +63,11 @@ async fn a_backup_under_load_is_whole_and_comes_back() {
     let said = tokio::task::spawn_blocking(move || run(&there, &["backup", path_text(&target)])).await.unwrap();
     let after = used(&app, &user).await;
     stop.store(true, Ordering::Relaxed);
-    let acknowledged: i64 = writers.join_all().await.into_iter().sum();
+    let (acknowledged, waited): (Vec<i64>, Vec<Duration>) = writers.join_all().await.into_iter().unzip();
+    let acknowledged: i64 = acknowledged.into_iter().sum();
+    // Who writes does not wait for the copy: commits go on throughout, each at most as long as a busy machine takes.
+    assert!(after - before >= 8, "{} acknowledged while it was made", after - before);
+    assert!(waited.iter().all(|longest| longest.as_secs() < 2), "{waited:?}");
     assert!(said.contains("proven"), "{said}");
     assert_eq!(names_in(elsewhere.path()), ["box.db"], "one file, nothing beside it");
     assert_eq!(fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
@@ -252,7 +259,7 @@ async fn a_backup_from_the_future_neither_stops_the_schedule_nor_takes_a_place()
     running.spawn(backups.run(stopped));
     let due = format!("tallybox-{}.db", app.clock.now().to_utc().format("%Y%m%dT%H%M%SZ"));
     while names_in(&into) != [name(&second), due.clone()] {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     stop.send(true).unwrap();
     running.join_all().await;
@@ -316,4 +323,86 @@ async fn a_database_that_another_process_has_open_is_not_replaced() {
     let directory = app.stop();
     run(directory.path(), &["restore", path_text(&backup)]);
     assert_eq!(used(&TestApp::at(directory), &user).await, 5);
+}
+
+#[tokio::test]
+async fn a_running_box_makes_its_backups_by_itself() {
+    let schedule = "[server]\nlisten = \"127.0.0.1:0\"\n[backup]\nevery = \"1h\"\nkeep = 2\n";
+    let TestApp { app, clock, directory } = TestApp::with_config(schedule);
+    let into = directory.path().join("backups");
+    let listener = app.bind().await.unwrap();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let watch = async {
+        let mut made: Vec<String> = Vec::new();
+        for _ in 0..3 {
+            made.push(format!("tallybox-{}.db", clock.now().to_utc().format("%Y%m%dT%H%M%SZ")));
+            let expected = &made[made.len().saturating_sub(2)..];
+            let begun = Instant::now();
+            while !into.exists() || names_in(&into) != expected {
+                assert!(begun.elapsed() < Duration::from_secs(30), "{expected:?} is not there");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            clock.advance_millis(3_600_000);
+        }
+        stop.send(true).unwrap();
+    };
+    let (served, ()) = tokio::join!(app.serve(listener, stopped), watch);
+    served.unwrap();
+}
+
+/// The files that have been made in a directory since it is watched.
+fn made_since(watched: &rustix::fd::OwnedFd) -> Vec<String> {
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4_096];
+    let mut events = rustix::fs::inotify::Reader::new(watched, &mut buffer);
+    let mut names = Vec::new();
+    while let Ok(event) = events.next() {
+        names.extend(event.file_name().map(|name| name.to_str().unwrap().to_owned()));
+    }
+    names
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "past the program")]
+fn what_a_backup_sorts_lies_beside_the_database_since_a_box_may_have_no_other_place() {
+    use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
+    let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    run(directory.path(), &["user", "add", "a@example.org"]);
+    let connection = rusqlite::Connection::open(directory.path().join("tallybox.db")).unwrap();
+    let entries = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000)
+        INSERT INTO ledger SELECT i, users.id, 0, 1, 0, 0, 20000, 0, nullif(i - 1, 0), NULL, NULL FROM n, users;
+        INSERT INTO accounts SELECT id, 0, 200000, 200000 FROM users;
+        INSERT INTO buckets SELECT 20000, 0, id, 200000, 0, 200000, NULL FROM users;";
+    connection.execute_batch(entries).unwrap();
+    drop(connection);
+    let watched = init(CreateFlags::NONBLOCK).unwrap();
+    add_watch(&watched, directory.path(), WatchFlags::CREATE).unwrap();
+    run(directory.path(), &["backup", path_text(&elsewhere.path().join("box.db"))]);
+    let made = made_since(&watched);
+    assert!(made.iter().any(|name| name.starts_with("etilqs_")), "{made:?}");
+    assert!(names_in(directory.path()).iter().all(|name| !name.starts_with("etilqs_")));
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "as an accident would")]
+async fn a_copy_that_is_not_whole_gets_no_name_and_takes_no_ones_place() {
+    let app = TestApp::with_config("[backup]\nevery = \"1h\"\nkeep = 1\n");
+    let user = app.user("a@example.org", "pro").await;
+    app.used_up(&user, 5).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let backup = elsewhere.path().join("box.db");
+    run(app.directory.path(), &["backup", path_text(&backup)]);
+    let good = app.app.backups().unwrap().make(app.clock.now()).unwrap();
+    let before = fs::read(&backup).unwrap();
+    let other = rusqlite::Connection::open(app.directory.path().join("tallybox.db")).unwrap();
+    other.execute("UPDATE accounts SET total = total + 1", []).unwrap();
+    drop(other);
+    for target in [&backup, &elsewhere.path().join("new.db")] {
+        let said = fails(&run_with(app.directory.path(), &["backup", path_text(target)], ""));
+        assert!(said.contains("no backup was made") && said.contains("account totals"), "{said}");
+    }
+    assert_eq!((names_in(elsewhere.path()), fs::read(&backup).unwrap()), (vec!["box.db".to_owned()], before));
+    app.clock.advance_millis(3_600_000);
+    app.app.backups().unwrap().make(app.clock.now()).unwrap_err();
+    let kept = good.file_name().unwrap().to_str().unwrap();
+    assert_eq!(names_in(good.parent().unwrap()), [kept], "the last good one stays");
 }

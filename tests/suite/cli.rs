@@ -316,3 +316,36 @@ fn a_repair_wants_to_be_alone_and_says_what_it_did() {
     let said = run(directory.path(), &["check", "--repair"]);
     assert!(said.starts_with("repaired: 0 vectors") && said.contains("ok: "), "{said}");
 }
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "as a newer program would")]
+fn a_database_of_a_newer_program_is_refused_and_stays_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let there = directory.path();
+    run(there, &["user", "add", "a@example.org"]);
+    let newer = rusqlite::Connection::open(there.join("tallybox.db")).unwrap();
+    let ours: i64 = newer.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    newer.pragma_update(None, "user_version", ours + 1).unwrap();
+    newer.close().unwrap();
+    let files = || {
+        let read = |entry: std::io::Result<std::fs::DirEntry>| {
+            let path = entry.unwrap().path();
+            (path.clone(), std::fs::read(path).unwrap())
+        };
+        let mut files: Vec<_> = std::fs::read_dir(there).unwrap().map(read).collect();
+        files.retain(|(path, _)| !path.ends_with("tallybox.lock"));
+        files.sort();
+        files
+    };
+    let (before, elsewhere) = (files(), tempfile::tempdir().unwrap());
+    let copy = elsewhere.path().join("copy.db");
+    for arguments in [&ANY_PORT[..], &["check"], &["user", "list"], &["backup", copy.to_str().unwrap()]] {
+        let output = run_with(there, arguments, "");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let said = fails(&output);
+        let why = format!("has schema version {}, which is newer", ours + 1);
+        assert!(said.contains(&why) && said.contains("start the newer tallybox"), "{arguments:?}: {said}");
+        assert!(files() == before, "{arguments:?} has changed something");
+    }
+    assert!(!copy.exists());
+}

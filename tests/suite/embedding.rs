@@ -8,6 +8,8 @@ use serde::Deserialize;
 use tallybox::adapter::embedder::{Builtin, Embedder};
 use tallybox::domain::memory::{EMBEDDING_DIMENSIONS, Embedding, EmbeddingFault};
 
+use super::property::corpus_texts;
+
 /// Most tokens of a window.
 const TOKENS_MAX: usize = 256;
 
@@ -260,7 +262,7 @@ fn check_windows(text: &str) -> Result<(), String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn windows_fit_and_cover_any_text(text in "\\PC{0,3000}") {
@@ -277,5 +279,12 @@ proptest! {
     ) {
         let text = words.join(if spaced { " " } else { "" });
         prop_assert_eq!(check_windows(&text), Ok(()));
+    }
+}
+
+#[test]
+fn windows_fit_and_cover_the_texts_of_the_corpus() {
+    for (name, text) in corpus_texts("queries") {
+        assert_eq!(check_windows(&text), Ok(()), "{name}");
     }
 }

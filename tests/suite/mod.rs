@@ -4,6 +4,7 @@ mod agent;
 mod attack;
 mod backup;
 mod calls;
+mod check;
 mod cli;
 mod crash;
 mod demo;

@@ -242,3 +242,32 @@ fn a_killed_import_goes_on_where_it_was_and_doubles_nothing() {
     assert_eq!(found.len(), COUNT);
     assert!(run(there, &["check"], "").starts_with("ok"));
 }
+
+#[test]
+fn an_import_follows_links_reads_pipes_and_names_what_is_no_file() {
+    let place = directory(&["a@example.org"]);
+    let (there, elsewhere) = (place.path(), tempfile::tempdir().unwrap());
+    let at = |name: &str| elsewhere.path().join(name);
+    let import = |path: &Path| {
+        fed(command(there, &["import", "memories", path.to_str().unwrap(), "--user", "a@example.org"]), "")
+    };
+    for (path, why) in [(elsewhere.path().to_owned(), "Is a directory"), (at("missing"), "No such file")] {
+        let refused = import(&path);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!((refused.status.code(), refused.stdout.len()), (Some(1), 0), "{said}");
+        assert!(said.contains(&format!("{} cannot be read", path.display())) && said.contains(why), "{said}");
+    }
+    std::fs::write(at("real"), lines(2)).unwrap();
+    std::os::unix::fs::symlink(at("real"), at("link")).unwrap();
+    assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    let fifo = at("pipe");
+    let feeder = std::thread::spawn(move || std::fs::write(fifo, lines(3)).unwrap());
+    for (name, said) in
+        [("link", "imported 2, already there 0, skipped 0\n"), ("pipe", "imported 1, already there 2, skipped 0\n")]
+    {
+        let done = import(&at(name));
+        // Nobody sits before a terminal: no bar is drawn.
+        assert_eq!((String::from_utf8_lossy(&done.stdout).as_ref(), done.stderr.len()), (said, 0), "{name}");
+    }
+    feeder.join().unwrap();
+}

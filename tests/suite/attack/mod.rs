@@ -8,3 +8,4 @@ mod mint;
 mod outbound;
 mod overview;
 mod secrets;
+mod time;

@@ -7,6 +7,15 @@ use std::sync::Mutex;
 use super::server::{output_of, tallybox};
 use super::verdict::{entries, open};
 
+/// What became of backups.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    /// Whole, and with all that had been acknowledged.
+    pub(super) whole: u64,
+    /// Killed before they were whole: nothing has their name.
+    pub(super) cut: u64,
+}
+
 /// A backup under way.
 pub(super) struct Copying {
     process: Child,
@@ -28,7 +37,7 @@ pub(super) fn begin(there: &Path, aside: &Path, round: u64, acknowledged: &Mutex
 
 impl Copying {
     /// Waits for it, or kills it. A copy that has its name is whole and holds all that was acknowledged before.
-    pub(super) fn end(mut self, is_killed: bool) {
+    pub(super) fn end(mut self, is_killed: bool, copied: &mut Copied) {
         if is_killed {
             self.process.kill().unwrap();
         }
@@ -39,8 +48,10 @@ impl Copying {
             let missing: Vec<_> = self.acknowledged.iter().filter(|mark| found.get(mark) != Some(&1)).collect();
             assert!(missing.is_empty(), "the backup lacks {missing:?}");
             assert!(output_of(&self.directory, &["check"]).starts_with("ok"));
+            copied.whole += 1;
         } else {
             assert!(!succeeded, "a backup that succeeded is not there");
+            copied.cut += 1;
         }
         std::fs::remove_dir_all(&self.directory).unwrap();
     }

@@ -74,13 +74,13 @@ fn survive(seed: u64, rounds: std::ops::Range<u64>) {
     std::fs::create_dir(&aside).unwrap();
     with_input(&there, &["user", "add", EMAIL, "--tier", "pro", "--password-stdin"], PASSWORD);
     let token = output_of(&there, &["token", "create", "--user", EMAIL, "--name", "crash"]);
-    let mut everything = Vec::new();
+    let (mut everything, mut copied) = (Vec::new(), copy::Copied::default());
     let count = rounds.end - rounds.start;
     let mut address = free_address();
     let mut server = Server::start(&there, address);
     for round in rounds {
         let mut random = Random::of(seed, round, u64::MAX);
-        let acts = load(&there, &aside, server, (seed, round), (address, &token), &mut random);
+        let acts = load(&there, &aside, server, (seed, round), (address, &token), (&mut random, &mut copied));
         if random.below(4) == 0 {
             // Killed again while it may still be recovering.
             let mut server = Server::launch(&there, free_address());
@@ -97,7 +97,7 @@ fn survive(seed: u64, rounds: std::ops::Range<u64>) {
     }
     server.kill();
     verdict::all_is_there(&there, &everything);
-    verdict::all_was_tried(&everything, count);
+    verdict::all_was_tried(&everything, &copied, count);
 }
 
 /// Loads a server, kills it in the middle, and gives what its clients saw.
@@ -107,11 +107,12 @@ fn load(
     mut server: Server,
     (seed, round): (u64, u64),
     (address, token): (SocketAddr, &str),
-    random: &mut Random,
+    (random, copied): (&mut Random, &mut copy::Copied),
 ) -> Vec<Act> {
     let stop = AtomicBool::new(false);
     let acknowledged = Mutex::new(Vec::new());
-    let copies = random.below(4) == 0;
+    // Of four rounds one has a backup under way, of every other of which the process is killed too.
+    let copies = round % 4 == 0;
     let copy_after = Duration::from_millis(random.below(100));
     let life = Duration::from_millis(60 + random.below(340));
     let mut acts = Vec::new();
@@ -139,7 +140,7 @@ fn load(
             acts.extend(client.join().unwrap());
         }
         if let Some(copy) = copy {
-            copy.join().unwrap().end(random.below(2) == 0);
+            copy.join().unwrap().end(round % 8 == 0, copied);
         }
     });
     acts

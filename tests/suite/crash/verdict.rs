@@ -7,6 +7,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
 use super::client::{Act, What};
+use super::copy::Copied;
 use super::server::Caller;
 
 /// Opens a database to look, past the program.
@@ -157,7 +158,7 @@ pub(super) fn all_is_there(directory: &Path, acts: &[Act]) {
 
 /// A run that never tries something proves nothing of it.
 #[expect(clippy::print_stdout, reason = "shown where the test fails, or is asked to show it")]
-pub(super) fn all_was_tried(acts: &[Act], rounds: u64) {
+pub(super) fn all_was_tried(acts: &[Act], copied: &Copied, rounds: u64) {
     let acknowledged = |is: fn(&What) -> bool| acts.iter().filter(|act| is(&act.what) && act.is_acknowledged()).count();
     let tried = [
         acknowledged(|what| matches!(what, What::Record)),
@@ -170,10 +171,11 @@ pub(super) fn all_was_tried(acts: &[Act], rounds: u64) {
         acknowledged(|what| matches!(what, What::Run)),
         acknowledged(|what| matches!(what, What::Stop { .. })),
     ];
-    println!("acknowledged: {tried:?}; without an answer: {}", open_ends(acts).count());
+    println!("acknowledged: {tried:?}; without an answer: {}; backups: {copied:?}", open_ends(acts).count());
     // A few rounds may miss what is rare.
     if rounds >= 20 {
         assert!(tried.iter().all(|tried| *tried > 0), "{tried:?}");
         assert!(open_ends(acts).count() > 0, "no kill ever met anything under way");
+        assert!(copied.whole > 0 && copied.whole + copied.cut >= rounds / 4, "{copied:?}");
     }
 }

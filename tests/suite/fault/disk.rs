@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{Fault, memory, readiness, says};
-use crate::suite::support::TestApp;
+use crate::suite::support::{TestApp, not_tested};
 
 /// Who has no rights at all, on Debian as elsewhere.
 const NOBODY: u32 = 65_534;
@@ -24,9 +24,7 @@ impl SmallDisk {
         if mounted.as_ref().is_ok_and(|output| output.status.success()) {
             return Some(Self(at.to_owned()));
         }
-        // Past the capture of the test's output, so that it is seen.
-        let mut error = std::io::stderr();
-        writeln!(error, "NOT TESTED: a real full disk. It takes root, who may mount a tmpfs: {mounted:?}").unwrap();
+        not_tested(&format!("a real full disk. It takes root, who may mount a tmpfs: {mounted:?}"));
         None
     }
 }

@@ -10,8 +10,10 @@ mod vfs;
 use serde_json::{Value, json};
 
 use super::calls::{id_of, tokens};
+use super::metrics::value;
 use super::support::{Reply, TestApp, TestUser};
-use vfs::{Fault, Faults};
+use tallybox::store::backup::back_up;
+use vfs::{Fault, Faults, Kept};
 
 /// An application in a directory with faults.
 fn faulty(toml: &str) -> (TestApp, &'static Faults) {
@@ -149,9 +151,79 @@ async fn wherever_a_write_is_cut_it_is_done_once_or_not_at_all() {
         app.proves();
     }
     assert_eq!(readiness(&app, "writes").await.0, 200);
+    assert!(faults.ever_met(Kept::Log) > 100, "hardly a commit ever met a fault");
     let app = TestApp::at(app.stop());
     assert_eq!(app.tokens(&user).await, (111 * rounds, 1_000 * rounds));
     app.proves();
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_copied_into_the_database_costs_nothing_and_is_copied_later() {
+    let (app, faults) = faulty("[store]\ncheckpoint_pages = 100");
+    let user = app.user("a@example.org", "pro").await;
+    let text = "what fills the log ".repeat(190);
+    let mut used = 0;
+    for (round, fault) in (0..).zip(Fault::OF_WRITES) {
+        faults.begin_of(Kept::Database, fault, round);
+        let before = faults.ever_met(Kept::Database);
+        // Commits go to the log: nobody notices, however often the copying fails.
+        while faults.ever_met(Kept::Database) < before + 5 {
+            let body = json!({"resourceType": "llm_tokens", "amount": 1, "metadata": {"text": text}});
+            app.tell(&user.token, "/usage/record", body).await.expect(201);
+            used += 1;
+            assert!(used < 20_000, "{fault:?} is not met");
+        }
+        assert_eq!(app.tokens(&user).await, (used, 0), "{fault:?}");
+        assert!(faults.end() >= 5);
+        app.used_up(&user, 1).await;
+        used += 1;
+        app.proves();
+    }
+    assert_eq!(faults.ever_met(Kept::Log), 0, "of the database alone");
+    let app = TestApp::at(app.stop());
+    assert_eq!(app.tokens(&user).await, (used, 0));
+    app.proves();
+}
+
+#[tokio::test]
+async fn a_backup_that_the_disk_fails_gets_no_name() {
+    let app = TestApp::new();
+    let user = app.user("a@example.org", "pro").await;
+    app.used_up(&user, 5).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let faults = vfs::watch(elsewhere.path());
+    let target = elsewhere.path().join("box.db");
+    let there = || std::fs::read_dir(elsewhere.path()).unwrap().count();
+    for spared in [0, 1, 5, 20] {
+        for fault in [Fault::Full, Fault::Write, Fault::ShortWrite, Fault::ReadOnly] {
+            faults.begin(fault, spared);
+            let made = back_up(app.directory.path(), &app.clock, &target);
+            assert!(faults.end() > 0, "{fault:?} after {spared} is not met");
+            assert!(made.is_err() && there() == 0, "{fault:?} after {spared}: {made:?}");
+        }
+    }
+    back_up(app.directory.path(), &app.clock, &target).unwrap();
+    assert_eq!(there(), 1);
+}
+
+#[tokio::test]
+async fn commits_that_fail_are_counted() {
+    let (app, faults) = faulty("[metrics]\naccess = 'open'");
+    let user = app.user("a@example.org", "pro").await;
+    let failed = async || {
+        let text = app.call("GET", "/metrics", None, None).await.expect(200).text;
+        value(&text, "tallybox_commits_failed_total")
+    };
+    app.enforce(&user, 1).await.expect(201);
+    app.settle(&user, "00000000-0000-7000-8000-000000000000", 1).await.expect(404);
+    assert!(failed().await.abs() < 1e-9, "a refusal is no failure");
+    faults.begin(Fault::Full, 0);
+    for _ in 0..3 {
+        says(&app.tell(&user.token, "/usage/record", tokens(1)).await, Fault::Full);
+    }
+    faults.end();
+    app.used_up(&user, 1).await;
+    assert!((failed().await - 3.0).abs() < 1e-9);
 }
 
 #[tokio::test]

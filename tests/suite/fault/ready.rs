@@ -11,7 +11,8 @@ async fn readiness_names_each_check_with_version_and_build() {
     for path in ["/healthz", "/readyz"] {
         let reply = app.call("GET", path, None, None).await.expect(200);
         assert_eq!(reply.json["version"], tallybox::VERSION);
-        assert_eq!(reply.json["build"].as_str(), tallybox::BUILD, "{path}");
+        // Everyday builds name none, which is said as well.
+        assert_eq!(reply.json.get("build"), Some(&serde_json::json!(tallybox::BUILD)), "{path}");
     }
     for check in ["writes", "disk", "schema"] {
         assert_eq!(readiness(&app, check).await, (200, "ok".to_owned()));

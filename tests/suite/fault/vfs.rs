@@ -33,9 +33,24 @@ impl Fault {
     const ALL: [Self; 6] = [Self::Full, Self::Write, Self::ShortWrite, Self::Sync, Self::ReadOnly, Self::Read];
 }
 
+/// The files that SQLite keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// The database, into which the log is copied.
+    Database,
+    /// The write-ahead log, to which commits go.
+    Log,
+    /// Others.
+    Other,
+}
+
 /// The faults of a directory.
 #[derive(Default)]
 pub(super) struct Faults {
+    /// The one file that they meet, counted from 1; 0 for all.
+    only: AtomicU8,
+    /// How many operations have ever failed, by file.
+    ever_met: [AtomicU64; 3],
     /// Which, by its place in [`Fault::ALL`], counted from 1; 0 for none.
     fault: AtomicU8,
     /// How many operations still succeed.
@@ -47,6 +62,22 @@ pub(super) struct Faults {
 impl Faults {
     /// Lets operations fail once `spared` of them have succeeded.
     pub(super) fn begin(&self, fault: Fault, spared: i64) {
+        self.only.store(0, Ordering::SeqCst);
+        self.begin_any(fault, spared);
+    }
+
+    /// As [`Faults::begin`], of this file alone.
+    pub(super) fn begin_of(&self, kept: Kept, fault: Fault, spared: i64) {
+        self.only.store(kept as u8 + 1, Ordering::SeqCst);
+        self.begin_any(fault, spared);
+    }
+
+    /// How many operations on this file have failed so far, by all faults.
+    pub(super) fn ever_met(&self, kept: Kept) -> u64 {
+        self.ever_met[kept as usize].load(Ordering::SeqCst)
+    }
+
+    fn begin_any(&self, fault: Fault, spared: i64) {
         let place = Fault::ALL.iter().position(|known| *known == fault).unwrap();
         self.spared.store(spared, Ordering::SeqCst);
         self.fault.store(u8::try_from(place + 1).unwrap(), Ordering::SeqCst);
@@ -59,13 +90,15 @@ impl Faults {
     }
 
     /// The fault that meets the next operation of this kind.
-    fn meets(&self, kind: &[Fault]) -> Option<Fault> {
+    fn meets(&self, kept: Kept, kind: &[Fault]) -> Option<Fault> {
         let place = usize::from(self.fault.load(Ordering::SeqCst)).checked_sub(1)?;
         let fault = Fault::ALL[place];
-        if !kind.contains(&fault) || self.spared.fetch_sub(1, Ordering::SeqCst) > 0 {
+        let is_spared = ![0, kept as u8 + 1].contains(&self.only.load(Ordering::SeqCst));
+        if is_spared || !kind.contains(&fault) || self.spared.fetch_sub(1, Ordering::SeqCst) > 0 {
             return None;
         }
         self.met.fetch_add(1, Ordering::SeqCst);
+        self.ever_met[kept as usize].fetch_add(1, Ordering::SeqCst);
         Some(fault)
     }
 }
@@ -86,6 +119,7 @@ pub(super) fn watch(directory: &Path) -> &'static Faults {
 /// What stands behind SQLite's own part of an open file.
 struct Beside {
     faults: &'static Faults,
+    kept: Kept,
     methods: &'static ffi::sqlite3_io_methods,
 }
 
@@ -137,7 +171,12 @@ unsafe extern "C" fn open(
         let scopes = SCOPES.lock().unwrap();
         if let Some((_, faults)) = scopes.iter().find(|(scope, _)| path.starts_with(scope)) {
             let methods: &'static ffi::sqlite3_io_methods = &*(*file).pMethods;
-            file.byte_add(own.offset).cast::<Beside>().write(Beside { faults, methods });
+            let kept = match flags & (ffi::SQLITE_OPEN_MAIN_DB | ffi::SQLITE_OPEN_WAL) {
+                ffi::SQLITE_OPEN_MAIN_DB => Kept::Database,
+                ffi::SQLITE_OPEN_WAL => Kept::Log,
+                _ => Kept::Other,
+            };
+            file.byte_add(own.offset).cast::<Beside>().write(Beside { faults, kept, methods });
             let mut ours = *methods;
             ours.xRead = Some(read);
             ours.xWrite = Some(write);
@@ -162,7 +201,7 @@ unsafe extern "C" fn read(file: *mut ffi::sqlite3_file, into: *mut c_void, count
     // SAFETY: the arguments are SQLite's.
     unsafe {
         let beside = beside(file);
-        match beside.faults.meets(&[Fault::Read]) {
+        match beside.faults.meets(beside.kept, &[Fault::Read]) {
             Some(_) => ffi::SQLITE_IOERR_READ,
             None => beside.methods.xRead.unwrap()(file, into, count, offset),
         }
@@ -174,7 +213,7 @@ unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, from: *const c_void, co
     unsafe {
         let beside = beside(file);
         let write = beside.methods.xWrite.unwrap();
-        match beside.faults.meets(&[Fault::Full, Fault::Write, Fault::ShortWrite, Fault::ReadOnly]) {
+        match beside.faults.meets(beside.kept, &[Fault::Full, Fault::Write, Fault::ShortWrite, Fault::ReadOnly]) {
             None => write(file, from, count, offset),
             Some(Fault::Full) => ffi::SQLITE_FULL,
             Some(Fault::ReadOnly) => ffi::SQLITE_READONLY,
@@ -191,7 +230,7 @@ unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
     // SAFETY: the arguments are SQLite's.
     unsafe {
         let beside = beside(file);
-        match beside.faults.meets(&[Fault::Sync]) {
+        match beside.faults.meets(beside.kept, &[Fault::Sync]) {
             Some(_) => ffi::SQLITE_IOERR_FSYNC,
             None => beside.methods.xSync.unwrap()(file, flags),
         }
@@ -202,7 +241,7 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_int 
     // SAFETY: the arguments are SQLite's.
     unsafe {
         let beside = beside(file);
-        match beside.faults.meets(&[Fault::Write, Fault::ShortWrite, Fault::ReadOnly]) {
+        match beside.faults.meets(beside.kept, &[Fault::Write, Fault::ShortWrite, Fault::ReadOnly]) {
             Some(_) => ffi::SQLITE_IOERR_TRUNCATE,
             None => beside.methods.xTruncate.unwrap()(file, size),
         }

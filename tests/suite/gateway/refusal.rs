@@ -42,6 +42,11 @@ async fn every_failure_has_the_envelope_of_the_dialect() {
         let send = async |media: &str, body: &str| world.app.send(raw(&world, path, media, body.to_owned())).await;
         let json = "application/json";
         is_envelope(&send("text/plain", "{}").await, 415, BAD, "unsupported_media_type", path);
+        for encoding in ["gzip", "br", "x-gzip", "gzip, identity"] {
+            let mut packed = raw(&world, path, json, "{}");
+            packed.headers_mut().insert("content-encoding", encoding.parse().unwrap());
+            is_envelope(&world.app.send(packed).await, 415, BAD, "unsupported_media_type", encoding);
+        }
         is_envelope(&send(json, &" ".repeat(32_769)).await, 413, BAD, "too_large", path);
         for text in ["", "{", "{\"model\":}", "{\"model\":\"m\"} x", "nul", "{\"model\": NaN}"] {
             is_envelope(&send(json, text).await, 400, BAD, "malformed_json", text);

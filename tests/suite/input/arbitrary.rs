@@ -5,6 +5,7 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Map, Value, json};
 
 use super::{Route, World};
+use crate::suite::property::corpus;
 use crate::suite::support::TestApp;
 
 /// Names that routes know, so that what is tried gets past the first look.
@@ -102,6 +103,14 @@ fn is_safe(route: &Route) -> bool {
 fn any_json_to_any_route_is_answered() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let world = runtime.block_on(World::new());
+    for (name, body) in corpus("bodies") {
+        for route in world.routes.iter().filter(|route| is_safe(route)) {
+            let length = body.len().to_string();
+            let headers = [("content-type", "application/json"), ("content-length", length.as_str())];
+            let reply = runtime.block_on(world.send(route.request(body.clone(), &headers)));
+            assert!(reply.status < 500, "{} {name}: {} {}", route.name(), reply.status, reply.text);
+        }
+    }
     let config = Config { source_file: Some(file!()), ..Config::with_cases(96) };
     let strategy = (
         any_json(),

@@ -66,7 +66,7 @@ pub(in crate::suite) fn app_with(toml: &str) -> TestApp {
 }
 
 /// As [`app_with`], with another model.
-fn app_of(toml: &str, model: Arc<dyn Embedder>) -> TestApp {
+pub(in crate::suite) fn app_of(toml: &str, model: Arc<dyn Embedder>) -> TestApp {
     crate::suite::sieve::start();
     let config = Config::parse(Some(toml), &Environment::default()).unwrap();
     let directory = tempfile::tempdir().unwrap();

@@ -116,6 +116,14 @@ fn the_default_file_comes_back() {
     assert!(comes_back("").unwrap());
 }
 
+#[test]
+fn the_configurations_of_the_corpus_are_taken_or_named() {
+    for (name, text) in super::corpus_texts("configs") {
+        let is_taken = comes_back(&text).unwrap_or_else(|error| unreachable!("{name}: {error}"));
+        assert_eq!(is_taken, name == "nothing.toml", "{name}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 

@@ -62,3 +62,12 @@ proptest! {
         is_the_same(&stream, &cuts)?;
     }
 }
+
+#[test]
+fn the_streams_of_the_corpus_are_the_same_however_they_come() {
+    for (name, stream) in super::corpus("streams") {
+        for cut in 0..=stream.len() {
+            is_the_same(&stream, &[cut, cut + 1]).unwrap_or_else(|error| unreachable!("{name}: {error}"));
+        }
+    }
+}

@@ -108,3 +108,24 @@ fn what_is_exported_and_imported_is_the_same() {
     }
     app.proves();
 }
+
+#[tokio::test]
+async fn whatever_the_corpus_brings_is_imported_or_refused() {
+    let app = app_with("");
+    let user = app.user("a@example.org", "pro").await;
+    for format in ["tallybox", "mem0", "chroma", "mcp-jsonl"] {
+        for (name, bytes) in super::corpus("imports") {
+            let path = format!("/memory/import?format={format}");
+            for media in ["application/jsonl", "application/json"] {
+                let mut import = request("POST", &path, Some(&user.token), None, &[("content-type", media)]);
+                *import.body_mut() = axum::body::Body::from(bytes.clone());
+                let reply = app.send(import).await;
+                assert!(reply.status < 500, "{name} as {format}, {media}: {}", reply.text);
+            }
+        }
+    }
+    let ours = super::corpus_texts("imports").into_iter().find(|(name, _)| name == "ours.jsonl").unwrap().1;
+    let again = import(&app, &user, &ours).await.expect(200).json;
+    assert_eq!((&again["imported"], &again["already_there"]), (&json!(0), &json!(2)), "{again}");
+    app.proves();
+}

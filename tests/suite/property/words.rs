@@ -54,18 +54,23 @@ fn any_text() -> impl Strategy<Value = String> {
     proptest::collection::vec(piece, 1..10).prop_map(|pieces| pieces.concat())
 }
 
+fn is_among_what_is_indexed(text: &str) -> Result<(), TestCaseError> {
+    let indexed = index_words(text);
+    for word in query_words(text) {
+        prop_assert!(indexed.contains(&word), "{word:?} of {text:?} is not in {indexed:?}");
+    }
+    prop_assert_eq!(query_words(text).is_empty(), indexed.is_empty(), "{:?}", text);
+    let pieces: String = marked(text, text).into_iter().map(|(piece, _)| piece).collect();
+    prop_assert_eq!(pieces, text);
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn what_is_asked_for_is_among_what_is_indexed(text in any_text()) {
-        let indexed = index_words(&text);
-        for word in query_words(&text) {
-            prop_assert!(indexed.contains(&word), "{word:?} of {text:?} is not in {indexed:?}");
-        }
-        prop_assert_eq!(query_words(&text).is_empty(), indexed.is_empty(), "{:?}", text);
-        let pieces: String = marked(&text, &text).into_iter().map(|(piece, _)| piece).collect();
-        prop_assert_eq!(pieces, text);
+        is_among_what_is_indexed(&text)?;
     }
 }
 
@@ -77,8 +82,7 @@ fn any_text_finds_the_memory_that_says_it() {
         let user = app.user("a@example.org", "pro").await;
         (app, user)
     });
-    let config = ProptestConfig { source_file: Some(file!()), ..ProptestConfig::with_cases(128) };
-    let found = TestRunner::new(config).run(&any_text(), |text| {
+    let is_found = |text: String| {
         let found = runtime.block_on(async {
             let memory = json!({"type": "n", "input_context": text});
             let id = id_of(&app.tell(&user.token, "/memory/store", memory).await.expect(201));
@@ -93,8 +97,13 @@ fn any_text_finds_the_memory_that_says_it() {
         });
         prop_assert_eq!(found, !query_words(&text).is_empty(), "{:?}", text);
         Ok(())
-    });
-    if let Err(error) = found {
+    };
+    for (name, text) in super::corpus_texts("queries") {
+        let held = is_among_what_is_indexed(&text).and_then(|()| is_found(text));
+        held.unwrap_or_else(|error| unreachable!("{name}: {error}"));
+    }
+    let config = ProptestConfig { source_file: Some(file!()), ..ProptestConfig::with_cases(128) };
+    if let Err(error) = TestRunner::new(config).run(&any_text(), is_found) {
         unreachable!("{error}");
     }
     app.proves();
