@@ -155,7 +155,7 @@ impl App {
         }
         worker.await.context("the worker")?;
         // What the drained requests left behind.
-        if let Err(error) = self.worker().pass().await {
+        if let Err(error) = self.worker().write_notes().await {
             tracing::warn!(?error, "the last notes could not be written");
         }
         let store = self.state.store.clone();

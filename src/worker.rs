@@ -1,5 +1,6 @@
 //! Periodic work: what expires, what was noted, what must be kept in trim.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,8 +20,8 @@ const PASS_EVERY: Duration = Duration::from_secs(1);
 /// How often what nobody asks for any more is swept out, in milliseconds.
 const SWEEP_EVERY_MS: i64 = 3_600_000;
 
-/// Slices of the closing of days in one pass, so that nothing else waits long for its turn.
-const CLOSING_SLICES: usize = 64;
+/// Slices of a task in one pass, so that no task waits long for its turn.
+const SLICES_A_PASS: usize = 64;
 
 /// The periodic work.
 pub struct Worker {
@@ -31,6 +32,8 @@ pub struct Worker {
     noted_in: AtomicI64,
     /// How far the closing of days has come.
     closing: Mutex<Closing>,
+    /// Whether it is to end.
+    stop: watch::Receiver<bool>,
 }
 
 /// How far the closing of days has come.
@@ -42,37 +45,61 @@ struct Closing {
     next: Option<Place>,
 }
 
+/// A part of a pass.
+type Task<'w> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'w>>;
+
 impl Worker {
     pub(crate) fn new(state: &AppState) -> Self {
-        Self { state: state.clone(), swept: AtomicI64::new(0), noted_in: AtomicI64::new(0), closing: Mutex::default() }
-    }
-
-    /// Works until `stop` is true, and then once more.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) {
-        loop {
-            let stopping = tokio::time::timeout(PASS_EVERY, stop.wait_for(|stop| *stop)).await.is_ok();
-            if let Err(error) = self.pass().await {
-                tracing::warn!(?error, "a pass of the worker failed; the next one tries again");
-            }
-            if stopping {
-                break;
-            }
+        Self {
+            state: state.clone(),
+            swept: AtomicI64::new(0),
+            noted_in: AtomicI64::new(0),
+            closing: Mutex::default(),
+            stop: watch::channel(false).1,
         }
     }
 
-    /// One pass.
+    /// Works until `stop` is true; a pass under way ends with the slice that it is at.
+    pub async fn run(mut self, stop: watch::Receiver<bool>) {
+        self.stop = stop.clone();
+        let mut stopped = stop;
+        while tokio::time::timeout(PASS_EVERY, stopped.wait_for(|stop| *stop)).await.is_err() {
+            // Each failure has been logged; the next pass tries again.
+            let _ = self.pass().await;
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// One pass: every task has its turn, whatever became of those before it.
     ///
     /// # Errors
-    /// Where the store cannot be written.
+    /// The first failure.
     pub async fn pass(&self) -> Result<()> {
-        self.write_notes().await?;
-        self.until_done(quota::tidy_reservations).await?;
-        self.until_done(idempotency::purge).await?;
-        self.end_runs().await?;
-        self.end_memories().await?;
-        self.finish_erasures().await?;
-        self.sweep().await?;
-        self.close_days().await
+        let tasks: [(&str, Task<'_>); 9] = [
+            ("notes", Box::pin(self.write_notes())),
+            ("reservations", Box::pin(async { self.slices(quota::tidy_reservations).await.map(drop) })),
+            ("idempotency", Box::pin(async { self.slices(idempotency::purge).await.map(drop) })),
+            ("runs", Box::pin(self.end_runs())),
+            ("memories", Box::pin(self.end_memories())),
+            ("erasures", Box::pin(self.finish_erasures())),
+            ("log", Box::pin(self.remind_of_log())),
+            ("sweep", Box::pin(self.sweep())),
+            ("closing", Box::pin(self.close_days())),
+        ];
+        let mut passed = Ok(());
+        for (task, work) in tasks {
+            if self.is_stopping() {
+                break;
+            }
+            if let Err(error) = work.await {
+                tracing::warn!(task, ?error, "a task of the worker failed; the next pass tries again");
+                passed = passed.and(Err(error));
+            }
+        }
+        passed
     }
 
     /// Once a day, and some slices a pass: days whose entries have been kept long enough.
@@ -81,8 +108,8 @@ impl Worker {
         let before = retention::first_open_day(&self.state.quota, self.state.now(), keep_days);
         let known = *self.closing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut place = if known.before == Some(before) { known.next } else { Some(Place::Start) };
-        for _ in 0..CLOSING_SLICES {
-            let Some(here) = place else { break };
+        for _ in 0..SLICES_A_PASS {
+            let Some(here) = place.filter(|_| !self.is_stopping()) else { break };
             let policy = self.state.quota.clone();
             let slice = move |writer: &mut Writer<'_>| retention::close_slice(writer, &policy, before, here);
             place = self.state.store.write(slice).await?;
@@ -93,8 +120,20 @@ impl Worker {
 
     /// Erasures that nobody waits for any more: whoever asked has gone, or the program died.
     async fn finish_erasures(&self) -> Result<()> {
-        while let Some(user) = self.state.store.read(erasure::next_begun).await? {
-            erasure::finish(&self.state.store, user).await?;
+        for _ in 0..SLICES_A_PASS {
+            let Some(user) = self.state.store.read(erasure::next_begun).await? else { break };
+            self.state.store.write(move |writer| erasure::slice(writer, user)).await?;
+            if self.is_stopping() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the log still holds what was erased, by this process or another, a write makes the writer try again to empty it.
+    async fn remind_of_log(&self) -> Result<()> {
+        if self.state.store.read(erasure::log_tells).await? {
+            self.state.store.write(|_| Ok(())).await?;
         }
         Ok(())
     }
@@ -102,17 +141,20 @@ impl Worker {
     /// Once an hour: sessions and links that have ended by themselves, and acts that are older than they are kept.
     async fn sweep(&self) -> Result<()> {
         let hour = self.state.now().0.div_euclid(SWEEP_EVERY_MS);
-        if self.swept.swap(hour, Ordering::Relaxed) == hour {
+        if self.swept.load(Ordering::Relaxed) == hour {
             return Ok(());
         }
-        self.until_done(auth::session::purge_ended).await?;
-        self.until_done(quota::purge_refusals).await?;
+        let mut is_done = self.slices(auth::session::purge_ended).await?;
+        is_done &= self.slices(quota::purge_refusals).await?;
         let policy = self.state.quota.clone();
         self.state.store.write(move |writer| gateway::purge_figures(writer, &policy)).await?;
-        // Cheap where the planner's statistics are good; so hourly is as good as daily.
-        self.state.store.write(check::keep_in_trim).await?;
         if let Some(keep_days) = self.state.config.audit_keep_days {
-            while self.state.store.write(move |writer| audit::purge(writer, keep_days)).await? {}
+            is_done &= self.slices(move |writer| audit::purge(writer, keep_days)).await?;
+        }
+        if is_done {
+            // Cheap where the planner's statistics are good; so hourly is as good as daily.
+            self.state.store.write(check::keep_in_trim).await?;
+            self.swept.store(hour, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -122,33 +164,37 @@ impl Worker {
         if !self.state.store.read(agent::is_due).await? {
             return Ok(());
         }
-        loop {
-            let policy = self.state.quota.clone();
-            if !self.state.store.write(move |writer| agent::close_due(writer, &policy)).await? {
-                return Ok(());
-            }
-        }
+        let policy = self.state.quota.clone();
+        self.slices(move |writer| agent::close_due(writer, &policy)).await.map(drop)
     }
 
-    /// Books the ends of memories, user by user, and then takes the memories away, slice by slice.
+    /// Books the ends of memories, user by user, and then takes the memories away, slice by slice. A look costs readers
+    /// nothing; so what is due is found by one, and a write gets told.
     async fn end_memories(&self) -> Result<()> {
-        // A look costs readers nothing; a write every second would.
-        if !self.state.store.read(memory::is_due).await? {
-            return Ok(());
-        }
-        let policy = self.state.memory.clone();
-        loop {
-            let policy = policy.clone();
-            if !self.state.store.write(move |writer| memory::book_due(writer, &policy.quota)).await? {
+        for _ in 0..SLICES_A_PASS {
+            let users = self.state.store.read(memory::due_users).await?;
+            if users.is_empty() || self.is_stopping() {
                 break;
             }
+            let policy = self.state.memory.clone();
+            self.state.store.write(move |writer| memory::book_due(writer, &policy.quota, &users)).await?;
         }
-        self.until_done(memory::purge).await
+        for _ in 0..SLICES_A_PASS {
+            let ended = self.state.store.read(memory::list_ended).await?;
+            if ended.is_empty() || self.is_stopping() {
+                break;
+            }
+            self.state.store.write(move |writer| memory::purge(writer, &ended)).await?;
+        }
+        Ok(())
     }
 
     /// What requests left behind: when credentials were last used, how often whom was refused what, what came of the calls to
     /// upstreams.
-    async fn write_notes(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// Where the store cannot be written; the notes are kept.
+    pub(crate) async fn write_notes(&self) -> Result<()> {
         // When a credential was used is told to the minute; at the end whatever is known is written down.
         let minute = self.state.now().0.div_euclid(60_000);
         let is_due = self.noted_in.swap(minute, Ordering::Relaxed) != minute;
@@ -175,9 +221,20 @@ impl Worker {
         written
     }
 
-    /// Repeats a slice of work, a write each, until it says that there is no more: so no request waits long behind it.
-    async fn until_done(&self, slice: fn(&mut Writer<'_>) -> Result<bool>) -> Result<()> {
-        while self.state.store.write(slice).await? {}
-        Ok(())
+    /// Repeats a slice of work, a write each, so that no request waits long behind it: until it says that there is no more, or
+    /// for as many as a pass has. Tells whether there is no more.
+    async fn slices<F>(&self, slice: F) -> Result<bool>
+    where
+        F: Fn(&mut Writer<'_>) -> Result<bool> + Clone + Send + 'static,
+    {
+        for _ in 0..SLICES_A_PASS {
+            if !self.state.store.write(slice.clone()).await? {
+                return Ok(true);
+            }
+            if self.is_stopping() {
+                break;
+            }
+        }
+        Ok(false)
     }
 }

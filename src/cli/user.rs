@@ -143,6 +143,12 @@ fn erase(place: &Place, named: String) -> anyhow::Result<()> {
     for (what, count) in erasure::finish_blocking(&opened.store, user)?.counts {
         output::result(format_args!("{what}\t{count}"))?;
     }
+    if opened.store.read_blocking(erasure::log_tells)? {
+        output::note(
+            "The write-ahead log (tallybox.db-wal) still holds what was erased, since another program reads it. A server that \
+             runs beside empties it once it can; otherwise the next start does, or the end of the last program that has it open",
+        );
+    }
     Ok(())
 }
 

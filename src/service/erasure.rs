@@ -49,6 +49,14 @@ pub fn next_begun(reader: &Reader<'_>) -> Result<Option<UserKey>> {
     store::next_begun(reader)
 }
 
+/// Whether the write-ahead log still holds what was erased, since something needed it when the erasure ended.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn log_tells(reader: &Reader<'_>) -> Result<bool> {
+    Ok(store::find_log_mark(reader)?.is_some())
+}
+
 /// Does one slice of what is left of an erasure; the receipt when it is done.
 ///
 /// # Errors

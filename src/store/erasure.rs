@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Reader, Writer, fault, ledger, memory, retention};
 use crate::domain::auth::UserKey;
@@ -14,10 +14,15 @@ use crate::domain::{Error, Result};
 const SLICE: i64 = 500;
 /// Days that one slice looks at.
 const DAYS: i64 = 500;
-/// Memories that one slice deletes; a text may be long.
-const MEMORIES: i64 = 64;
+/// Memories that one slice deletes.
+const MEMORIES: usize = 64;
+/// About how much text it deletes, in bytes: each text goes with its vectors, which may be 25 times as long.
+const TEXT_BYTES: usize = 1024 * 1024;
 /// Pages of the full-text index that one slice writes.
 const PAGES: i64 = 256;
+
+/// The setting that is there for as long as the log holds what was erased: the user whose erasure ended last.
+const LOG_TELLS: &str = "log_tells_of_erased";
 
 /// What is counted, beside what the first step counts.
 const COUNTED: [&str; 13] = [
@@ -134,6 +139,7 @@ pub(crate) fn slice(writer: &mut Writer<'_>, user: UserKey) -> Result<Option<BTr
     }
     let Some(stage) = usize::try_from(progress.stage).ok().and_then(|stage| STAGES.get(stage)) else {
         writer.leave_no_trace();
+        memory::set_setting(writer, LOG_TELLS, Some(&user.0.to_string()))?;
         let now = writer.now();
         writer.execute("UPDATE erasures SET finished_at = ?2 WHERE user_id = ?1", params![user.0, now.0])?;
         return Ok(Some(progress.counts));
@@ -167,6 +173,23 @@ pub(crate) fn find_begun(reader: &Reader<'_>, id: UserId) -> Result<Option<UserK
     let sql = "SELECT users.id FROM users JOIN erasures ON erasures.user_id = users.id \
                WHERE users.uuid = ?1 AND erasures.finished_at IS NULL";
     reader.prepare(sql)?.query_row([id.0], |row| row.get(0).map(UserKey)).optional().map_err(fault)
+}
+
+/// Whether the erasure of a user has begun.
+pub(crate) fn is_begun(reader: &Reader<'_>, user: UserKey) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM erasures WHERE user_id = ?1)";
+    reader.prepare(sql)?.query_row([user.0], |row| row.get(0)).map_err(fault)
+}
+
+/// What says that the log still holds what was erased, by whichever process.
+pub(crate) fn find_log_mark(reader: &Reader<'_>) -> Result<Option<String>> {
+    memory::find_setting(reader, LOG_TELLS)
+}
+
+/// Notes that the log was emptied, unless another erasure has ended since `mark` was read.
+pub(super) fn forget_log_mark(connection: &Connection, mark: &str) -> Result<()> {
+    let forgotten = connection.execute("DELETE FROM settings WHERE name = ?1 AND value = ?2", [LOG_TELLS, mark]);
+    forgotten.map(drop).map_err(fault)
 }
 
 /// A user whose erasure has begun and is not done.
@@ -259,7 +282,7 @@ fn delete_days(
 }
 
 fn delete_memories(writer: &mut Writer<'_>, user: UserKey, progress: &mut Progress) -> Result<bool> {
-    let count = memory::erase_some(writer, user, MEMORIES)?;
+    let count = memory::erase_some(writer, user, MEMORIES, TEXT_BYTES)?;
     progress.add("memories", count);
     Ok(count == 0)
 }

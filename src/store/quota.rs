@@ -339,10 +339,12 @@ pub(crate) fn checkpoint(
     amount: i64,
     metadata: Option<&Value>,
 ) -> Result<()> {
-    let row = id::decode(Table::Reservations, hold.0).ok_or(Error::NotFound("the reservation"))?.row;
+    let hold = id::decode(Table::Reservations, hold.0).ok_or(Error::NotFound("the reservation"))?;
+    // Where its user was erased meanwhile, the row may be another's by now.
     writer.execute(
-        "UPDATE reservations SET settled = ?2, metadata = coalesce(?3, metadata) WHERE id = ?1 AND state = 0",
-        params![row, amount, to_json(metadata)],
+        "UPDATE reservations SET settled = ?2, metadata = coalesce(?3, metadata) \
+         WHERE id = ?1 AND made_at = ?4 AND state = 0",
+        params![hold.row, amount, to_json(metadata), hold.at().0],
     )?;
     Ok(())
 }

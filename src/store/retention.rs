@@ -23,6 +23,8 @@ const DAY_MS: i64 = 86_400_000;
 /// How long after its day an entry may have been recorded and still be looked for by its own id: the longest backdating,
 /// the longest wait for a settlement, and the days of a month that an agent's run is booked in.
 const LATE_DAYS_MAX: i32 = 70;
+/// How far the entry that follows another is looked for at first, in rows.
+const FOLLOWER_STEP: i64 = 64;
 /// The row up to which all entries were looked at, and those of days that are over long enough are gone.
 const CLOSED_UP_TO: &str = "ledger_closed_up_to";
 /// How many rows below the newest one are gone.
@@ -66,6 +68,13 @@ macro_rules! part_columns {
         "ledger.id, ledger.user_id, ledger.resource, ledger.day, ledger.amount, ledger.recorded_at, ledger.previous, \
          ledger.reverses, ledger.source, CASE WHEN ledger.source = 4 THEN ledger.metadata END"
     };
+}
+
+impl Part {
+    /// The entry that this one takes back, or itself.
+    fn root(&self) -> i64 {
+        self.reverses.unwrap_or(self.row)
+    }
 }
 
 fn part_of(row: &Row<'_>) -> rusqlite::Result<(Part, bool)> {
@@ -112,7 +121,7 @@ pub(crate) fn close_slice(
         Place::Late(day, row) => scan_late(writer, before, (day, row), limit)?,
     };
     let mut gone = 0;
-    for (account, mut parts) in grouped(writer, parts)? {
+    for (account, mut parts) in grouped(writer, before, parts)? {
         // What one of them follows may have changed with the group before.
         for part in parts.values_mut() {
             part.previous = find_previous(writer, part.row)?;
@@ -133,7 +142,8 @@ fn scan(writer: &mut Writer<'_>, before: Day, after: i64, limit: usize) -> Resul
          WHERE erasures.user_id = ledger.user_id AND finished_at IS NULL) ORDER BY id LIMIT ?2"
     );
     let first = i64::from(before.0);
-    let (certain, end) = ((first - 1) * DAY_MS, (first + 1) * DAY_MS);
+    let (certain, end) = ((first - 1) * DAY_MS, young_from(before));
+    let newest = newest_row(writer)?;
     let mut parts = Vec::new();
     // A clock that was wrong once must not end the round: only a slice that ends in later days does.
     let (mut last, mut kept, mut seen, mut is_over) = (after, after, 0, true);
@@ -145,7 +155,7 @@ fn scan(writer: &mut Writer<'_>, before: Day, after: i64, limit: usize) -> Resul
             seen += 1;
             last = part.row;
             is_over = part.recorded_at >= end;
-            if part.recorded_at < certain {
+            if part.recorded_at < certain && part.row < newest {
                 kept = part.row;
             }
             if !is_closing && !is_over && part.account.day < first {
@@ -160,7 +170,7 @@ fn scan(writer: &mut Writer<'_>, before: Day, after: i64, limit: usize) -> Resul
     Ok((parts, Some(next)))
 }
 
-/// A slice of the entries that were recorded long after the day they count in.
+/// A slice of the entries that were recorded long after the day they count in, and long ago all the same.
 fn scan_late(
     reader: &Reader<'_>,
     before: Day,
@@ -171,7 +181,7 @@ fn scan_late(
         "SELECT ",
         part_columns!(),
         " FROM ledger INDEXED BY ledger_late WHERE day < ?1 AND (day, id) > (?2, ?3) \
-         AND recorded_at >= (day + 2) * 86400000 AND source <> 4 AND NOT EXISTS (SELECT 1 FROM erasures \
+         AND recorded_at >= (day + 2) * 86400000 AND recorded_at < ?1 * 86400000 AND source <> 4 AND NOT EXISTS (SELECT 1 FROM erasures \
          WHERE erasures.user_id = ledger.user_id AND finished_at IS NULL) ORDER BY day, id LIMIT ?4"
     );
     let mut statement = reader.prepare(sql)?;
@@ -181,25 +191,35 @@ fn scan_late(
     Ok((parts, next))
 }
 
+/// What is recorded from this instant on stays as it is while the days before `before` are closed: who asks now and then what
+/// is new must get to see it, whichever day it counts in. A day later than the days that are closed, since zones differ.
+fn young_from(before: Day) -> i64 {
+    (i64::from(before.0) + 1) * DAY_MS
+}
+
+/// The newest entry of all, whosever it is. It stays: SQLite would give its row once more, and there are those who still know
+/// it by that.
+fn newest_row(reader: &Reader<'_>) -> Result<i64> {
+    let sql = "SELECT coalesce(max(id), 0) FROM ledger";
+    reader.prepare(sql)?.query_row([], |row| row.get(0)).map_err(fault)
+}
+
 /// By user, resource and day, with all that takes one of them back or is taken back by one, and with what stands for the
-/// day already.
-fn grouped(reader: &Reader<'_>, parts: Vec<Part>) -> Result<BTreeMap<Account, BTreeMap<i64, Part>>> {
+/// day already. Where one of an entry and those that take it back must stay, all of them do, until it comes up itself.
+fn grouped(reader: &Reader<'_>, before: Day, parts: Vec<Part>) -> Result<BTreeMap<Account, BTreeMap<i64, Part>>> {
     let mut groups: BTreeMap<Account, BTreeMap<i64, Part>> = BTreeMap::new();
     for part in parts {
         groups.entry(part.account).or_default().insert(part.row, part);
     }
+    let (newest, young_from) = (newest_row(reader)?, young_from(before));
     let mut reversals = reader.prepare("SELECT id FROM ledger WHERE reverses = ?1")?;
     let mut closing =
         reader.prepare("SELECT closing FROM buckets WHERE day = ?1 AND resource = ?2 AND user_id = ?3")?;
     for (account, group) in &mut groups {
         let mut wanted: Vec<i64> = group.values().filter_map(|part| part.reverses).collect();
-        let found =
-            closing.query_row(params![account.day, account.resource, account.user], |row| row.get::<_, Option<i64>>(0));
-        wanted.extend(found.optional().map_err(fault)?.flatten());
+        wanted.retain(|row| !group.contains_key(row));
         for row in wanted {
-            if !group.contains_key(&row) {
-                group.extend(find_part(reader, row)?.map(|part| (row, part)));
-            }
+            group.extend(find_part(reader, row)?.map(|part| (row, part)));
         }
         let reversed: Vec<i64> =
             group.values().filter(|part| part.amount > 0 && part.reverses.is_none()).map(|part| part.row).collect();
@@ -212,23 +232,30 @@ fn grouped(reader: &Reader<'_>, parts: Vec<Part>) -> Result<BTreeMap<Account, BT
                 }
             }
         }
+        let stays = |part: &&Part| part.recorded_at >= young_from || part.row == newest;
+        let staying: BTreeSet<i64> = group.values().filter(stays).map(Part::root).collect();
+        group.retain(|_, part| !staying.contains(&part.root()));
+        if group.is_empty() {
+            continue;
+        }
+        let found =
+            closing.query_row(params![account.day, account.resource, account.user], |row| row.get::<_, Option<i64>>(0));
+        if let Some(row) = found.optional().map_err(fault)?.flatten() {
+            group.extend(find_part(reader, row)?.map(|part| (row, part)));
+        }
     }
+    groups.retain(|_, group| !group.is_empty());
     Ok(groups)
 }
 
 /// Puts one entry in the place of `parts`, and tells how many rows fewer there are.
 ///
-/// It takes the row of the newest of them that was recorded in time, so that it lies where the day's entries lay; the
-/// newest entry of the chain keeps its row in any case, so that no row is ever given twice.
+/// It takes the row and the time of the oldest of them: a listing that has come to any of them from above then still meets
+/// it below, and shows nothing less than what there was.
 fn close(writer: &mut Writer<'_>, calendar: Calendar, account: Account, parts: &BTreeMap<i64, Part>) -> Result<i64> {
-    let user = UserKey(account.user);
-    let head = find_account(writer, user, resource_of(account.resource))?.map(|account| account.head);
-    let in_time = parts.values().filter(|part| part.recorded_at < (account.day + 2) * DAY_MS).map(|part| part.row);
-    let newest = parts.keys().next_back().copied();
-    let kept = head.filter(|head| parts.contains_key(head)).or(in_time.max()).or(newest);
     // What no 64 bits can hold together stays as it is.
     let sum = parts.values().try_fold(0_i64, |sum, part| sum.checked_add(part.amount));
-    let (Some(kept), Some(sum)) = (kept.and_then(|row| parts.get(&row)), sum) else { return Ok(0) };
+    let (Some(kept), Some(sum)) = (parts.values().next(), sum) else { return Ok(0) };
     let followers = followers(writer, account, parts, kept.row)?;
     writer.execute("INSERT INTO ledger_door (user_id, reason) VALUES (?1, 'retention')", [account.user])?;
     for (follower, previous) in followers {
@@ -253,7 +280,7 @@ fn close(writer: &mut Writer<'_>, calendar: Calendar, account: Account, parts: &
             kept.recorded_at,
             account.day,
             CLOSING,
-            before_parts(parts, kept.row, kept.previous),
+            kept.previous,
             json!({ CLOSED_ENTRIES: count }).to_string()
         ],
     )?;
@@ -296,6 +323,9 @@ fn followers(
 
 /// The entry that follows `part` in its chain: found by walking back from `above`, or from the newest entry of the day on
 /// which the part was recorded, whichever is nearer.
+///
+/// It may be the very next row, while the newest entry of the day is far; or it may be the day's only one, with the rows of
+/// many others between. So both ways are gone in turn, each time twice as far as the time before.
 fn find_follower(reader: &Reader<'_>, account: Account, part: &Part, above: Option<i64>) -> Result<Option<i64>> {
     let mut start = above;
     let recorded_on = part.recorded_at.div_euclid(DAY_MS);
@@ -313,20 +343,38 @@ fn find_follower(reader: &Reader<'_>, account: Account, part: &Part, above: Opti
             find_account(reader, UserKey(account.user), resource_of(account.resource))?.map(|account| account.head);
         start = head.filter(|head| *head > part.row);
     }
-    let mut row = start;
-    while let Some(at) = row {
-        let before = find_previous(reader, at)?;
-        if before == Some(part.row) {
-            return Ok(Some(at));
+    let Some(mut at) = start else { return Ok(None) };
+    let mut next = reader.prepare("SELECT id FROM ledger WHERE id > ?1 AND id <= ?2 AND previous = ?3 LIMIT 1")?;
+    let (mut seen, mut step) = (part.row, FOLLOWER_STEP);
+    loop {
+        let end = seen.saturating_add(step);
+        let found = next.query_row([seen, end, part.row], |row| row.get::<_, i64>(0)).optional().map_err(fault)?;
+        if found.is_some() {
+            return Ok(found);
         }
-        row = before;
+        seen = end;
+        for _ in 0..step {
+            match find_previous(reader, at)? {
+                Some(before) if before == part.row => return Ok(Some(at)),
+                Some(before) if before > part.row => at = before,
+                _ => return Err(Error::Internal(format!("entry {} is not on its chain", part.row))),
+            }
+        }
+        step *= 2;
     }
-    if start.is_some() { Err(Error::Internal(format!("entry {} is not on its chain", part.row))) } else { Ok(None) }
 }
 
-/// Where the newest entry of a day goes, the next one back takes its place, if it may be of the same day: listings that end
-/// on that day begin there. A day differs from that of UTC by one at most, whatever the zone was.
+/// Where the newest entry of a chain or of a day goes, the next one back takes its place; of a day, if it may be of the same
+/// day: listings that end on that day begin there. A day differs from that of UTC by one at most, whatever the zone was.
 fn move_heads(writer: &mut Writer<'_>, account: Account, parts: &BTreeMap<i64, Part>, kept: i64) -> Result<()> {
+    let (user, resource) = (UserKey(account.user), resource_of(account.resource));
+    let head = find_account(writer, user, resource)?.map(|account| account.head);
+    if let Some(head) = head.filter(|head| *head != kept && parts.contains_key(head)) {
+        writer.execute(
+            "UPDATE accounts SET head = ?3 WHERE user_id = ?1 AND resource = ?2",
+            params![account.user, account.resource, before_parts(parts, kept, Some(head))],
+        )?;
+    }
     let near = |at: i64| at.div_euclid(DAY_MS) - 1..=at.div_euclid(DAY_MS) + 1;
     let days: BTreeSet<i64> = parts.values().flat_map(|part| near(part.recorded_at)).collect();
     for day in days {

@@ -37,6 +37,8 @@ const LOG_PATIENCE: Duration = Duration::from_millis(50);
 /// Where a job's commit ended.
 enum Fate {
     Committed,
+    /// Another process held the write lock for too long; nothing was done.
+    Busy,
     /// Nothing of the group was kept, for this reason.
     Lost(String),
 }
@@ -74,6 +76,7 @@ where
         let answer = match (fate, self.result) {
             // A refusal was decided on what has now not happened; asking again is the only honest answer.
             (Fate::Lost(why), _) => Err(Error::Unavailable(why.clone())),
+            (Fate::Busy, _) => Err(Error::Busy("the database")),
             (Fate::Committed, Some(result)) => result,
             (Fate::Committed, None) => Err(Error::Internal("a job was not run".to_owned())),
         };
@@ -299,9 +302,9 @@ impl Thread {
                 jobs.push(next);
             }
             let begun = self.count_waiting(&jobs);
-            let fate = self.commit(&mut jobs).map_or_else(|error| Fate::Lost(reason(&error)), |()| Fate::Committed);
+            let fate = self.commit(&mut jobs).map_or_else(|error| fate_of(&error), |()| Fate::Committed);
             self.meters.commit_time.observe(begun.elapsed().as_secs_f64());
-            if matches!(fate, Fate::Lost(_)) {
+            if !matches!(fate, Fate::Committed) {
                 self.meters.commits_lost.inc();
             }
             for job in jobs.drain(..) {
@@ -370,12 +373,30 @@ impl Thread {
     /// commit tries again, once its writes are answered.
     fn forget_erased(&mut self) {
         self.log_tried_at = Some(Instant::now());
-        match super::connection::empty_log(&self.connection, LOG_TIMEOUT) {
+        match self.empty_telling_log() {
             Ok(emptied) => self.log_tells = !emptied,
             Err(error) => {
                 tracing::warn!(?error, "the log could not be emptied after an erasure; the next commit tries again");
             }
         }
+        if !self.log_tells {
+            self.log_retry = LOG_RETRY;
+        }
+    }
+
+    /// Empties the log, and takes away the mark by which every process knows that it tells of somebody erased.
+    fn empty_telling_log(&self) -> Result<bool> {
+        let mark = self.log_mark()?;
+        let emptied = super::connection::empty_log(&self.connection, LOG_TIMEOUT)?;
+        if let Some(mark) = mark.filter(|_| emptied) {
+            super::erasure::forget_log_mark(&self.connection, &mark)?;
+        }
+        Ok(emptied)
+    }
+
+    fn log_mark(&self) -> Result<Option<String>> {
+        let reader = Reader { connection: &self.connection, now: self.clock.now(), recall: None };
+        super::erasure::find_log_mark(&reader)
     }
 
     /// Readers that overlap without a gap keep the log from ever being begun anew, and it would grow for as long as they come.
@@ -443,13 +464,15 @@ impl Thread {
         Ok(Some(Touched { auth: writer.auth_touched, erased: writer.erased, memories, entries: writer.entries }))
     }
 
-    /// `data_version` changes when another process has committed: it may have changed who may do what.
+    /// `data_version` changes when another process has committed: it may have changed who may do what, or have erased somebody
+    /// without being able to empty the log. So it is at the first commit after the start.
     fn notice_other_processes(&mut self) -> Result<()> {
         let mut statement = self.connection.prepare_cached("PRAGMA data_version").map_err(fault)?;
         let version: i64 = statement.query_row([], |row| row.get(0)).map_err(fault)?;
         if version != self.data_version {
             self.data_version = version;
             self.auth_version.fetch_add(1, Ordering::AcqRel);
+            self.log_tells |= self.log_mark()?.is_some();
         }
         Ok(())
     }
@@ -459,12 +482,13 @@ impl Thread {
     }
 }
 
-fn reason(error: &Error) -> String {
+fn fate_of(error: &Error) -> Fate {
     tracing::error!(?error, "a commit failed; nothing of it was kept");
     match error {
-        Error::Unavailable(why) => why.clone(),
-        Error::Internal(_) => "the write could not be committed".to_owned(),
-        other => other.to_string(),
+        Error::Busy(_) => Fate::Busy,
+        Error::Unavailable(why) => Fate::Lost(why.clone()),
+        Error::Internal(_) => Fate::Lost("the write could not be committed".to_owned()),
+        other => Fate::Lost(other.to_string()),
     }
 }
 

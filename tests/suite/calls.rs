@@ -65,6 +65,13 @@ impl TestApp {
         self.clock.turn_to(Timestamp::parse_rfc3339(instant).unwrap());
     }
 
+    /// How many memories are stored, whosever they are, ended ones too.
+    #[expect(clippy::disallowed_methods, reason = "past the program")]
+    pub(crate) fn memories_stored(&self) -> i64 {
+        let connection = rusqlite::Connection::open(self.directory.path().join("tallybox.db")).unwrap();
+        connection.query_row("SELECT count(*) FROM memories", [], |row| row.get(0)).unwrap()
+    }
+
     /// Every invariant of the database holds.
     #[track_caller]
     pub(crate) fn proves(&self) {

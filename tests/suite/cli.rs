@@ -76,6 +76,32 @@ async fn a_token_revoked_by_the_command_line_is_dead_for_the_next_request() {
     assert!(run(there, &["token", "list", "--user", "a@example.org"]).ends_with("revoked"));
 }
 
+#[tokio::test]
+async fn an_erasure_beside_a_server_asks_for_a_yes_and_prints_what_it_took() {
+    let app = TestApp::new();
+    let there = app.directory.path();
+    let user = app.user("a@example.org", "pro").await;
+    for amount in 1..=3 {
+        app.used_up(&user, amount).await;
+    }
+    let refusal = fails(&run_with(there, &["user", "erase", "a@example.org"], ""));
+    assert!(refusal.contains("--yes"), "{refusal}");
+    app.call("GET", "/auth/me", Some(&user.token), None).await.expect(200);
+    let output = run_with(there, &["user", "erase", "a@example.org", "--yes"], "");
+    let (printed, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success() && said.is_empty(), "{said}");
+    assert_eq!(printed.lines().count(), 13, "{printed}");
+    for count in ["accounts\t1", "ledger_entries\t3", "memories\t0", "tokens\t1"] {
+        assert!(printed.lines().any(|line| line == count), "{count}: {printed}");
+    }
+    app.call("GET", "/auth/me", Some(&user.token), None).await.expect(401);
+    assert!(run(there, &["user", "list"]).is_empty());
+    for named in [&user.id, &user.email] {
+        fails(&run_with(there, &["user", "erase", named, "--yes"], ""));
+    }
+    app.proves();
+}
+
 #[test]
 fn mistakes_exit_non_zero_and_say_what_is_wrong() {
     let directory = tempfile::tempdir().unwrap();

@@ -29,4 +29,5 @@ mod snapshot;
 mod support;
 mod transfer;
 mod usage;
+mod worker;
 mod world;

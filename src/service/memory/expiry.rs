@@ -6,8 +6,9 @@ use super::super::quota::Policy as QuotaPolicy;
 use super::book;
 use crate::domain::Result;
 use crate::domain::auth::UserKey;
-use crate::store::memory as store_of;
+use crate::domain::memory::MemoryKey;
 use crate::store::{Reader, Writer};
+use crate::store::{erasure, memory as store_of};
 
 /// Users whose ends are booked in one write.
 const USERS_OF_A_PASS: usize = 64;
@@ -31,30 +32,39 @@ pub fn book_ends(writer: &mut Writer<'_>, policy: &QuotaPolicy, user: UserKey) -
     book(writer, policy, user, -size_bytes, json!({"action": "expire", "memories": memories}))
 }
 
-/// Whether there is a user whose memories have ended without having been booked, or a memory to take away.
+/// Some users with memories that have ended and are not booked; none when there are no more.
 ///
 /// # Errors
 /// Where the store cannot be read.
-pub fn is_due(reader: &Reader<'_>) -> Result<bool> {
-    Ok(!store_of::due_users(reader, 1)?.is_empty() || store_of::has_ended(reader)?)
+pub fn due_users(reader: &Reader<'_>) -> Result<Vec<UserKey>> {
+    store_of::due_users(reader, USERS_OF_A_PASS)
 }
 
-/// Books the ends of the memories of some users. Tells whether there may be more.
+/// Books the ends of the memories of `users`, but of those who are being erased.
 ///
 /// # Errors
 /// Where the store cannot be written.
-pub fn book_due(writer: &mut Writer<'_>, policy: &QuotaPolicy) -> Result<bool> {
-    let users = store_of::due_users(writer, USERS_OF_A_PASS)?;
-    for user in &users {
-        book_ends(writer, policy, *user)?;
+pub fn book_due(writer: &mut Writer<'_>, policy: &QuotaPolicy, users: &[UserKey]) -> Result<()> {
+    for user in users {
+        if !erasure::is_begun(writer, *user)? {
+            book_ends(writer, policy, *user)?;
+        }
     }
-    Ok(users.len() == USERS_OF_A_PASS)
+    Ok(())
 }
 
-/// Takes away a slice of the memories whose end is booked. Tells whether there may be more.
+/// Some memories whose end is booked; none when there are no more.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn list_ended(reader: &Reader<'_>) -> Result<Vec<(UserKey, MemoryKey)>> {
+    store_of::list_ended(reader, PURGE_MEMORIES)
+}
+
+/// Takes away those of `ended` that are there and whose end is booked, but no more than about as much text as one write should.
 ///
 /// # Errors
 /// Where the store cannot be written.
-pub fn purge(writer: &mut Writer<'_>) -> Result<bool> {
-    Ok(store_of::purge_ended(writer, PURGE_MEMORIES, PURGE_TEXT_BYTES)? > 0)
+pub fn purge(writer: &mut Writer<'_>, ended: &[(UserKey, MemoryKey)]) -> Result<()> {
+    store_of::purge_ended(writer, ended, PURGE_TEXT_BYTES)
 }

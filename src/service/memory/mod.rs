@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-pub use expiry::{book_due, book_ends, is_due, purge};
+pub use expiry::{book_due, book_ends, due_users, list_ended, purge};
 pub use reembed::{Progress, adopt_model, reembed};
 pub use repair::{Repaired, repair, require_whole};
 pub use search::{Search, search, similar, similar_to};

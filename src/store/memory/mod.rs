@@ -39,7 +39,7 @@ pub(crate) use index::{
 pub(crate) use repair::{clear_words, delete_lost_vectors, enter_words, list_unembedded, restore_totals};
 pub(crate) use source::{has_source, note_source, release_source};
 pub(crate) use totals::{
-    Held, add_held, book_ends, booked_until, due_users, ended, has_ended, held, held_of_tier, purge_ended,
+    Held, add_held, book_ends, booked_until, due_users, ended, held, held_of_tier, list_ended, purge_ended,
 };
 
 /// A tier as a number.
@@ -188,27 +188,28 @@ pub(crate) fn delete(writer: &mut Writer<'_>, user: UserKey, memory: &Memory) ->
     Ok(())
 }
 
-/// Takes away up to `limit` memories of a user who is being erased, ended ones too, and tells how many; after the last one,
-/// what counts them. Nothing is booked, and nothing is told to the index in main memory, which has forgotten the user.
-pub(crate) fn erase_some(writer: &mut Writer<'_>, user: UserKey, limit: i64) -> Result<usize> {
-    let sql = concat!("SELECT ", memory_columns!(), " FROM memories WHERE user_id = ?1 ORDER BY id LIMIT ?2");
-    let page = {
-        let mut statement = writer.prepare(sql)?;
-        let rows = statement.query_map([user.0, limit], memory_of);
-        rows.and_then(Iterator::collect::<rusqlite::Result<Vec<Memory>>>).map_err(fault)?
-    };
+/// Takes away up to `limit` memories of a user who is being erased, ended ones too, but no more than about `text_bytes` of
+/// text, and tells how many; after the last one, what counts them. Nothing is booked, and nothing is told to the index in main
+/// memory, which has forgotten the user.
+pub(crate) fn erase_some(writer: &mut Writer<'_>, user: UserKey, limit: usize, text_bytes: usize) -> Result<usize> {
+    let sql = concat!("SELECT ", memory_columns!(), " FROM memories WHERE user_id = ?1 ORDER BY id LIMIT 1");
     let before = writer.memories.len();
-    for memory in &page {
-        delete(writer, user, memory)?;
+    let (mut count, mut bytes) = (0, 0_usize);
+    while count < limit && bytes < text_bytes {
+        let next = writer.prepare(sql)?.query_row([user.0], memory_of).optional().map_err(fault)?;
+        let Some(memory) = next else { break };
+        bytes = bytes.saturating_add(memory.content.text.len());
+        delete(writer, user, &memory)?;
+        count += 1;
     }
     let changes = writer.memories.split_off(before);
     index::write_words_of(writer, &changes)?;
-    if page.is_empty() {
+    if count == 0 {
         writer.execute("DELETE FROM memory_totals WHERE user_id = ?1", [user.0])?;
         writer.execute("DELETE FROM memory_expiry WHERE user_id = ?1", [user.0])?;
         writer.execute("DELETE FROM memory_versions WHERE user_id = ?1", [user.0])?;
     }
-    Ok(page.len())
+    Ok(count)
 }
 
 /// The living memory of `user` with that id.

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use super::{code_of, memory_of};
 use crate::domain::Result;
 use crate::domain::auth::UserKey;
-use crate::domain::memory::MemoryTier;
+use crate::domain::memory::{MemoryKey, MemoryTier};
 use crate::domain::unit::Timestamp;
 use crate::store::{Reader, Writer, fault};
 
@@ -139,39 +139,34 @@ pub(crate) fn due_users(reader: &Reader<'_>, limit: usize) -> Result<Vec<UserKey
     rows.and_then(Iterator::collect).map_err(fault)
 }
 
-/// Takes away up to `limit` memories whose end is booked, but no more than about `text_bytes` of text, and tells how many.
-pub(crate) fn purge_ended(writer: &mut Writer<'_>, limit: usize, text_bytes: usize) -> Result<usize> {
-    let mut purged = 0;
+/// Takes away those of `ended` that are there and whose end is booked, but no more than about `text_bytes` of text.
+pub(crate) fn purge_ended(writer: &mut Writer<'_>, ended: &[(UserKey, MemoryKey)], text_bytes: usize) -> Result<()> {
+    let sql = concat!(
+        "SELECT ",
+        super::memory_columns!(),
+        " FROM memories WHERE id = ?1 AND user_id = ?2 \
+         AND expires_at <= (SELECT booked_until FROM memory_expiry WHERE user_id = ?2)"
+    );
     let mut bytes = 0_usize;
-    for (user, key) in list_ended(writer, limit)? {
-        let sql = concat!("SELECT ", super::memory_columns!(), " FROM memories WHERE id = ?1");
-        let memory = writer.prepare(sql)?.query_row([key], memory_of).map_err(fault)?;
+    for (user, key) in ended {
+        let found = writer.prepare(sql)?.query_row([key.0, user.0], memory_of).optional().map_err(fault)?;
+        let Some(memory) = found else { continue };
         bytes = bytes.saturating_add(memory.content.text.len());
-        super::delete(writer, user, &memory)?;
-        purged += 1;
+        super::delete(writer, *user, &memory)?;
         if bytes >= text_bytes {
             break;
         }
     }
-    Ok(purged)
-}
-
-/// Whether there is a memory whose end is booked.
-pub(crate) fn has_ended(reader: &Reader<'_>) -> Result<bool> {
-    let mut statement = reader.prepare(
-        "SELECT EXISTS (SELECT 1 FROM memory_expiry CROSS JOIN memories INDEXED BY memories_expiry \
-         ON memories.user_id = memory_expiry.user_id AND memories.expires_at <= memory_expiry.booked_until)",
-    )?;
-    statement.query_row([], |row| row.get(0)).map_err(fault)
+    Ok(())
 }
 
 /// Up to `limit` memories whose end is booked, each with its user.
-fn list_ended(reader: &Reader<'_>, limit: usize) -> Result<Vec<(UserKey, i64)>> {
+pub(crate) fn list_ended(reader: &Reader<'_>, limit: usize) -> Result<Vec<(UserKey, MemoryKey)>> {
     let mut statement = reader.prepare(
         "SELECT memories.user_id, memories.id FROM memory_expiry CROSS JOIN memories INDEXED BY memories_expiry \
          ON memories.user_id = memory_expiry.user_id AND memories.expires_at <= memory_expiry.booked_until LIMIT ?1",
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = statement.query_map([limit], |row| Ok((UserKey(row.get(0)?), row.get(1)?)));
+    let rows = statement.query_map([limit], |row| Ok((UserKey(row.get(0)?), MemoryKey(row.get(1)?))));
     rows.and_then(Iterator::collect).map_err(fault)
 }

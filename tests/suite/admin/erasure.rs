@@ -1,6 +1,7 @@
 //! The erasure of a whole user.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tallybox::domain::auth::UserKey;
@@ -9,17 +10,14 @@ use tallybox::service::erasure;
 
 use super::acts;
 use crate::suite::calls::{faults_of, id_of, tokens};
+use crate::suite::cli::run_with;
 use crate::suite::support::{PASSWORD, TestApp, TestUser, form, request};
 
 const EMAIL: &str = "erase.me.please@example.org";
 /// One word, as it stands in the full-text index too.
 const MARK: &str = "zebracrossingmark";
 
-/// Where in the files of the data directory a text stands.
-fn found_in_files(app: &TestApp, text: &str) -> Vec<String> {
-    found_in(app.directory.path(), text.as_bytes())
-}
-
+/// Which files of the data directory hold a text.
 fn found_in(directory: &Path, text: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     for file in std::fs::read_dir(directory).unwrap() {
@@ -73,8 +71,10 @@ async fn erase_and_look(app: &TestApp, holder: &str, meanwhile: impl AsyncFn()) 
     .await
     .expect(200);
     app.hold(&user, 50).await;
+    let (vector, stored) = vector();
     for tier in ["ltm", "stm"] {
-        let memory = json!({"type": "note", "input_context": format!("{MARK} {tier}"), "tier": tier, "tags": [MARK]});
+        let text = format!("{MARK} {tier}");
+        let memory = json!({"type": "note", "input_context": text, "tier": tier, "tags": [MARK], "embedding": vector});
         app.tell(&user.token, "/memory/store", memory).await.expect(201);
     }
     app.enforce(&user, 1_000).await.expect(429);
@@ -86,9 +86,10 @@ async fn erase_and_look(app: &TestApp, holder: &str, meanwhile: impl AsyncFn()) 
     app.call("PATCH", &path, Some(&session), Some(json!({"email": EMAIL}))).await.expect(200);
     app.tell(&session, &format!("{path}/password"), json!({})).await.expect(200);
     meanwhile().await;
-    for text in [EMAIL, MARK] {
-        let files = found_in_files(app, text);
-        assert!(files.iter().any(|file| *file == holder), "{text} in {files:?}");
+    let looked_for = [EMAIL.as_bytes(), MARK.as_bytes(), &stored[..16]];
+    for bytes in looked_for {
+        let files = found_in(app.directory.path(), bytes);
+        assert!(files.iter().any(|file| *file == holder), "{bytes:?} in {files:?}");
     }
     let asked = app.drop_at(&session, &path).await.expect(422);
     assert_eq!(faults_of(&asked), ["erase"]);
@@ -98,8 +99,8 @@ async fn erase_and_look(app: &TestApp, holder: &str, meanwhile: impl AsyncFn()) 
     assert_eq!(receipt["erased"]["memories"], 2);
     app.pass().await;
     app.proves();
-    for text in [EMAIL, MARK] {
-        assert_eq!(found_in_files(app, text), Vec::<String>::new(), "{text}");
+    for bytes in looked_for {
+        assert_eq!(found_in(app.directory.path(), bytes), Vec::<String>::new(), "{bytes:?}");
     }
     let log = acts(app, &admin.token).await;
     let of_user: Vec<&Value> = log.iter().filter(|act| act["subject"]["id"] == user.id.as_str()).collect();
@@ -211,16 +212,22 @@ async fn large_user(app: &TestApp) -> (TestUser, Vec<u8>) {
         let entries = json!({"entries": vec![fact; 700]});
         app.tell(&user.token, "/usage/record/batch", entries).await.expect(201);
     }
-    let vector: Vec<f32> = (0..384_u16).map(|number| (f32::from(number) + 0.5).sin()).collect();
+    let (vector, bytes) = vector();
     for number in 0..150 {
         let text = format!("{MARK} {number}");
         let memory = json!({"type": "note", "input_context": text, "embedding": vector, "session": MARK});
         app.tell(&user.token, "/memory/store", memory).await.expect(201);
     }
+    (user, bytes)
+}
+
+/// A vector, and the bytes as which it is stored.
+fn vector() -> (Vec<f32>, Vec<u8>) {
+    let vector: Vec<f32> = (0..384_u16).map(|number| (f32::from(number) + 0.5).sin()).collect();
     let length = vector.iter().map(|number| f64::from(*number).powi(2)).sum::<f64>().sqrt();
     #[expect(clippy::cast_possible_truncation, reason = "as vectors are stored")]
     let bytes = vector.iter().flat_map(|number| ((f64::from(*number) / length) as f32).to_le_bytes()).collect();
-    (user, bytes)
+    (vector, bytes)
 }
 
 async fn begin(app: &TestApp) -> UserKey {
@@ -293,4 +300,69 @@ async fn who_asks_again_gets_the_receipt_of_the_whole() {
     assert_eq!(app.tokens(&heir).await, (5, 0));
     let log = acts(&app, &admin.token).await;
     assert_eq!(log.iter().filter(|act| act["action"] == "user.erase").count(), 1);
+}
+
+#[tokio::test]
+async fn a_slice_takes_few_memories_where_their_texts_are_long() {
+    let app = TestApp::new();
+    let user = app.user(EMAIL, "pro").await;
+    let text = "x".repeat(200 * 1024);
+    for number in 0..12 {
+        let memory = json!({"type": "note", "input_context": format!("{number} {text}"), "embedding": vector().0});
+        app.tell(&user.token, "/memory/store", memory).await.expect(201);
+    }
+    let key = begin(&app).await;
+    let mut left = vec![12];
+    while app.app.store().write(move |writer| erasure::slice(writer, key)).await.unwrap().is_none() {
+        left.push(app.memories_stored());
+    }
+    left.dedup();
+    assert_eq!(left, [12, 6, 0], "a MiB of text in each slice");
+    app.proves();
+}
+
+/// A user erased by the command line while another program reads the log: what the command said, and the reader.
+#[expect(clippy::disallowed_methods, reason = "as another program would")]
+async fn erased_beside_a_reader(app: &TestApp) -> (String, rusqlite::Connection) {
+    let there = app.directory.path();
+    let user = app.user(EMAIL, "pro").await;
+    let memory = json!({"type": "note", "input_context": MARK, "embedding": vector().0});
+    app.tell(&user.token, "/memory/store", memory).await.expect(201);
+    let reader = rusqlite::Connection::open(there.join("tallybox.db")).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM users").unwrap();
+    let output = run_with(there, &["user", "erase", EMAIL, "--yes"], "");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(found_in(there, MARK.as_bytes()), ["tallybox.db-wal"]);
+    (String::from_utf8(output.stderr).unwrap(), reader)
+}
+
+#[tokio::test]
+async fn a_log_that_another_process_could_not_empty_is_emptied_by_the_server() {
+    let app = TestApp::new();
+    let (said, reader) = erased_beside_a_reader(&app).await;
+    assert!(said.contains("tallybox.db-wal"), "{said}");
+    app.pass().await;
+    drop(reader);
+    let begun = Instant::now();
+    while !found_in(app.directory.path(), MARK.as_bytes()).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "the log is not emptied");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        app.pass().await;
+    }
+    assert!(!app.app.store().read(erasure::log_tells).await.unwrap(), "nobody tries for ever");
+    app.proves();
+}
+
+#[tokio::test]
+async fn a_log_that_was_not_emptied_before_the_end_is_emptied_after_the_next_start() {
+    let app = TestApp::new();
+    let (_, reader) = erased_beside_a_reader(&app).await;
+    let app = TestApp::at(app.stop());
+    assert_eq!(found_in(app.directory.path(), MARK.as_bytes()), ["tallybox.db-wal"]);
+    drop(reader);
+    app.pass().await;
+    assert_eq!(found_in(app.directory.path(), MARK.as_bytes()), Vec::<String>::new());
+    let user = app.user("b@example.org", "pro").await;
+    app.used_up(&user, 1).await;
+    app.proves();
 }

@@ -3,6 +3,7 @@
 use rusqlite::Connection;
 
 use super::readiness;
+use crate::suite::calls::tokens;
 use crate::suite::support::TestApp;
 
 #[tokio::test]
@@ -43,6 +44,20 @@ async fn another_schema_is_not_ready_until_it_is_ours_again() {
     assert_eq!(said, format!("the schema has version {}, this program knows {ours}", ours + 1));
     other.pragma_update(None, "user_version", ours).unwrap();
     assert_eq!(readiness(&app, "schema").await, (200, "ok".to_owned()));
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "as another program would")]
+async fn a_write_that_another_program_keeps_out_is_busy_and_may_be_tried_again() {
+    let app = TestApp::new();
+    let user = app.user("a@example.org", "basic").await;
+    let other = Connection::open(app.directory.path().join("tallybox.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = app.tell(&user.token, "/usage/record", tokens(1)).await.expect(503);
+    assert_eq!((refused.code(), refused.header("retry-after")), ("busy", "1"));
+    other.execute_batch("ROLLBACK").unwrap();
+    app.used_up(&user, 1).await;
+    assert_eq!(app.tokens(&user).await, (1, 0));
 }
 
 #[tokio::test]
