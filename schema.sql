@@ -299,7 +299,7 @@ CREATE TABLE memories (
 ) STRICT;
 -- lists a user's memories, newest first; a search of one user learns from it alone what lives and how long the texts are
 CREATE INDEX memories_user ON memories (user_id, id, expires_at, text_bytes);
--- a duplicate: the same normalised text of the same user
+-- a duplicate: the same tier, type, session and normalised text of the same user
 CREATE INDEX memories_content ON memories (user_id, content_hash);
 -- what has been imported already, so that the same import adds nothing twice
 CREATE UNIQUE INDEX memories_source ON memories (user_id, source) WHERE source IS NOT NULL;

@@ -129,6 +129,18 @@ impl Error {
         }
     }
 
+    /// The same failure, of which waiting makes nothing better.
+    #[must_use]
+    pub fn without_retry(self) -> Self {
+        match self {
+            Self::QuotaExceeded(mut refusal) => {
+                refusal.retry_after_s = None;
+                Self::QuotaExceeded(refusal)
+            }
+            other => other,
+        }
+    }
+
     /// The same failure, said of element `index` of the list `list`.
     #[must_use]
     pub fn at(self, list: &str, index: usize) -> Self {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Datelike, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
 use uuid::Uuid;
 
 /// The largest amount a single entry may carry: 2^53 - 1, exact in every JSON client.
@@ -42,8 +42,12 @@ impl Timestamp {
 
     /// Parses RFC 3339, any offset. In UTC too it lies in the years 0 to 9999, so that it can be written again.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
-        let instant = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
-        (0..=9_999).contains(&instant.year()).then(|| Self(instant.timestamp_millis()))
+        // Chrono takes the minus sign of typographers, and a second 60 in every minute, as a fraction of more than one.
+        let instant = DateTime::parse_from_rfc3339(text).ok().filter(|_| text.is_ascii())?.to_utc();
+        let may_be_leap = (instant.hour(), instant.minute()) == (23, 59)
+            && matches!((instant.month(), instant.day()), (6, 30) | (12, 31));
+        let is_time = instant.nanosecond() < 1_000_000_000 || may_be_leap;
+        (is_time && (0..=9_999).contains(&instant.year())).then(|| Self(instant.timestamp_millis()))
     }
 }
 
@@ -190,6 +194,20 @@ mod tests {
         for text in ["0000-01-01T00:00:00+23:59", "9999-12-31T23:59:59-00:01"] {
             assert_eq!(Timestamp::parse_rfc3339(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_second_60_is_one_only_where_leap_seconds_are() {
+        let new_year = Timestamp::parse_rfc3339("2017-01-01T00:00:00Z");
+        for text in ["2016-12-31T23:59:60Z", "2016-12-31T15:59:60-08:00"] {
+            assert_eq!(Timestamp::parse_rfc3339(text), new_year, "{text}");
+        }
+        for text in
+            ["2016-12-31T23:58:60Z", "2016-12-31T23:59:60+01:00", "2025-03-10T12:00:60Z", "2025-03-31T23:59:60Z"]
+        {
+            assert_eq!(Timestamp::parse_rfc3339(text), None, "{text}");
+        }
+        assert_eq!(Timestamp::parse_rfc3339("2025-03-10T12:00:00\u{2212}01:00"), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::domain::calendar::Day;
 use crate::domain::ledger::{
     AHEAD_MS_MAX, BACKDATE_MS_MAX, Entry, HistoryDay, ModelTotal, NewEntry, ResourceType, SeriesDay, Source, Window,
 };
-use crate::domain::quota::{Holder, Limits, Standing, State, window_days};
+use crate::domain::quota::{Holder, Limit, Limits, Standing, State, window_days};
 use crate::domain::unit::{EntryId, Timestamp};
 use crate::domain::{Error, Result};
 use crate::store::entries::{self, EntryCursor, EntryFilter};
@@ -50,11 +50,48 @@ pub fn record(
         None => plain(writer, policy, holder.user, fact, source)?,
     };
     if fact.enforce && new.amount > 0 {
-        quota::require(writer, policy, holder, new.resource, new.day, new.amount)?;
+        let decided = quota::require(writer, policy, holder, new.resource, new.day, new.amount);
+        // Its own time names its window: asked again, it is decided in the same.
+        decided.map_err(|error| if fact.timestamp.is_some() { error.without_retry() } else { error })?;
     }
     let entry = store::append(writer, &new, policy.calendar.day_of(writer.now()))?;
     let standing = quota::standing(writer, policy, holder, new.resource, new.day)?;
     Ok((entry, standing))
+}
+
+/// Records facts in order, each decided after those before it.
+///
+/// # Errors
+/// As [`record`], with the index of the first that cannot be recorded.
+pub fn record_batch(
+    writer: &mut Writer<'_>,
+    policy: &Policy,
+    holder: Holder<'_>,
+    facts: &[Fact],
+) -> Result<Vec<(Entry, Standing)>> {
+    let record_one = |(index, fact)| {
+        let recorded = record(writer, policy, holder, fact, Source::Record);
+        recorded.map_err(|error| {
+            let error = if fits_unused(policy, holder, facts) { error } else { error.without_retry() };
+            error.at("entries", index)
+        })
+    };
+    facts.iter().enumerate().map(record_one).collect()
+}
+
+/// Whether facts of now would all fit one after the other where nothing else was used: else no later window takes them.
+fn fits_unused(policy: &Policy, holder: Holder<'_>, facts: &[Fact]) -> bool {
+    let limits = policy.tiers.limits(holder.tier);
+    let mut sums: HashMap<ResourceType, i64> = HashMap::new();
+    let mut of_now = facts.iter().filter(|fact| fact.timestamp.is_none() && fact.reverses.is_none());
+    of_now.all(|fact| {
+        let sum = sums.entry(fact.resource).or_default();
+        *sum = sum.saturating_add(fact.amount);
+        match limits.of(fact.resource) {
+            Limit::AtMost(limit) => !fact.enforce || *sum <= limit,
+            Limit::Unlimited => true,
+        }
+    })
 }
 
 fn plain(reader: &Reader<'_>, policy: &Policy, user: UserKey, fact: &Fact, source: Source) -> Result<NewEntry> {
@@ -163,7 +200,12 @@ pub fn series(
     let today = policy.calendar.day_of(reader.now());
     let mut series = quota_store::series(reader, user, resource, &(today.plus(1 - days)..=today))?;
     if resource.window() == Window::Level {
-        let mut total = store::total(reader, user, resource)?;
+        // What has ended is no longer held, whether or not that is booked yet.
+        let ended = quota_store::expired_memory_bytes(reader, user)?;
+        let mut total = store::total(reader, user, resource)?.saturating_sub(ended);
+        if let Some(today) = series.last_mut() {
+            today.amount = today.amount.saturating_sub(ended);
+        }
         for day in series.iter_mut().rev() {
             day.total = Some(total);
             total = total.saturating_sub(day.amount);

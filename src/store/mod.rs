@@ -205,6 +205,20 @@ impl Store {
         tokio::task::spawn_blocking(read).await.map_err(|panic| Error::Internal(format!("a read panicked: {panic}")))?
     }
 
+    /// As [`Store::read`], for what looks through the memories of `user`: while they are being read into the index, others of
+    /// theirs wait without one of the few places of readers.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub async fn search<T, F>(&self, user: UserKey, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
+    {
+        let _turn = self.inner.recall.turn(user).await;
+        self.read(work).await
+    }
+
     /// Runs `work` on a snapshot, here.
     ///
     /// # Errors

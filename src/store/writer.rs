@@ -33,6 +33,8 @@ const LOG_TIMEOUT: Duration = Duration::from_millis(200);
 const LOG_LOOK: Duration = Duration::from_millis(100);
 /// How long it waits for them where the log is only too long.
 const LOG_PATIENCE: Duration = Duration::from_millis(50);
+/// How long words are written job by job after a group was lost, so that a damaged full-text index loses no other.
+const WORDS_SUSPECT: Duration = Duration::from_secs(600);
 
 /// Where a job's commit ended.
 enum Fate {
@@ -47,6 +49,8 @@ enum Fate {
 trait Job: Send {
     /// Whether its changes shall be kept.
     fn run(&mut self, writer: &mut Writer<'_>) -> bool;
+    /// What it came to is not kept after all, for this reason.
+    fn fail(&mut self, error: Error);
     fn answer(self: Box<Self>, fate: &Fate);
     /// When it came into the queue.
     fn queued_at(&self) -> Instant;
@@ -70,6 +74,10 @@ where
         let keep = result.is_ok();
         self.result = Some(result);
         keep
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.result = Some(Err(error));
     }
 
     fn answer(self: Box<Self>, fate: &Fate) {
@@ -119,14 +127,22 @@ where
         }
     }
 
+    fn fail(&mut self, error: Error) {
+        self.failed = Some(error);
+    }
+
     fn answer(self: Box<Self>, fate: &Fate) {
-        let lost = |why: &String| Error::Unavailable(why.clone());
-        let (failure, commit) = match fate {
-            Fate::Lost(why) => (lost(why), Err(lost(why))),
-            Fate::Committed => (self.failed.unwrap_or_else(|| Error::Internal("a job was not run".to_owned())), Ok(())),
+        let failure = match fate {
+            Fate::Lost(why) => Some(Error::Unavailable(why.clone())),
+            Fate::Committed => self.failed,
         };
-        let _ = self.decided.map(|decided| decided.send(Err(failure)));
-        let _ = self.committed.send(commit);
+        let _ = match self.decided {
+            Some(decided) => {
+                let failure = failure.unwrap_or_else(|| Error::Internal("a job was not run".to_owned()));
+                decided.send(Err(failure)).is_ok()
+            }
+            None => self.committed.send(failure.map_or(Ok(()), Err)).is_ok(),
+        };
     }
 
     fn queued_at(&self) -> Instant {
@@ -249,6 +265,7 @@ pub(super) fn start(connection: Connection, clock: Clock, shared: Shared, option
         log_look_at: Instant::now(),
         log_pause: LOG_RETRY,
         checkpoint_pages: options.checkpoint_pages,
+        words_suspect_until: None,
         meters: shared.meters.clone(),
     };
     let handle = std::thread::Builder::new()
@@ -289,6 +306,8 @@ struct Thread {
     /// How long after a try in vain it is tried again to shorten it.
     log_pause: Duration,
     checkpoint_pages: u32,
+    /// Until when the full-text index may be what a group was lost for.
+    words_suspect_until: Option<Instant>,
     meters: Meters,
 }
 
@@ -339,7 +358,9 @@ impl Thread {
             self.run_statement("ROLLBACK")?;
         }
         self.run_statement("BEGIN IMMEDIATE")?;
-        let result = self.run_all(jobs).and_then(|touched| {
+        let run = catch_unwind(AssertUnwindSafe(|| self.run_all(jobs)));
+        let run = run.unwrap_or_else(|panic| Err(Error::Internal(format!("a commit panicked: {}", text_of(&*panic)))));
+        let result = run.and_then(|touched| {
             let Some(touched) = touched else { return self.run_statement("ROLLBACK").map(|()| None) };
             self.recall.announce(&touched.memories);
             self.run_statement("COMMIT").map(|()| Some(touched))
@@ -347,7 +368,7 @@ impl Thread {
         match result {
             Ok(None) => Ok(()),
             Ok(Some(touched)) => {
-                self.recall.publish(touched.memories);
+                self.publish(touched.memories);
                 if touched.auth {
                     self.auth_version.fetch_add(1, Ordering::AcqRel);
                 }
@@ -360,12 +381,22 @@ impl Thread {
                 Ok(())
             }
             Err(error) => {
-                self.recall.publish(Vec::new());
+                if matches!(error, Error::Internal(_)) {
+                    self.words_suspect_until = Some(Instant::now() + WORDS_SUSPECT);
+                }
+                self.publish(Vec::new());
                 if !self.connection.is_autocommit() {
                     self.run_statement("ROLLBACK")?;
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Hands over what a commit changed. It is committed, whatever becomes of that: an index that cannot take it is emptied.
+    fn publish(&self, publications: Vec<Publication>) {
+        if catch_unwind(AssertUnwindSafe(|| self.recall.publish(publications))).is_err() {
+            self.recall.clear();
         }
     }
 
@@ -436,18 +467,29 @@ impl Thread {
             entries: Entries::default(),
         };
         let is_alone = jobs.len() == 1;
+        let is_suspect = !is_alone && self.words_suspect_until.is_some_and(|until| Instant::now() < until);
         for job in jobs {
             if !is_alone {
                 self.run_statement("SAVEPOINT job")?;
             }
             let before = (writer.memories.len(), writer.users_erased.len(), writer.entries);
-            let keep = job.run(&mut writer);
+            let mut keep = job.run(&mut writer);
             // A full disk or an I/O error may have rolled back the whole group: then no neighbour is acknowledged.
             if self.connection.is_autocommit() {
                 return Err(Error::Unavailable("the disk failed in the middle of a commit".to_owned()));
             }
             if is_alone && !keep {
                 return Ok(None);
+            }
+            if is_suspect && keep {
+                match self.write_words_now(&writer, before.0) {
+                    Err(error @ Error::Internal(_)) => {
+                        keep = false;
+                        job.fail(Error::Unavailable(reason(&error)));
+                        self.words_suspect_until = Some(Instant::now() + WORDS_SUSPECT);
+                    }
+                    written => written?,
+                }
             }
             if !keep {
                 self.run_statement("ROLLBACK TO job")?;
@@ -459,9 +501,19 @@ impl Thread {
                 self.run_statement("RELEASE job")?;
             }
         }
-        memory::write_words(&mut writer)?;
+        if !is_suspect {
+            memory::write_words(&writer, 0)?;
+        }
         let memories = memory::count_commit(&mut writer)?;
         Ok(Some(Touched { auth: writer.auth_touched, erased: writer.erased, memories, entries: writer.entries }))
+    }
+
+    /// Writes the words of the changes from `first` on, down to the pages: FTS5 keeps them back until the next savepoint, and
+    /// an error there is then this job's.
+    fn write_words_now(&self, writer: &Writer<'_>, first: usize) -> Result<()> {
+        memory::write_words(writer, first)?;
+        self.run_statement("SAVEPOINT words")?;
+        self.run_statement("RELEASE words")
     }
 
     /// `data_version` changes when another process has committed: it may have changed who may do what, or have erased somebody

@@ -257,13 +257,29 @@ impl AppState {
         T: Send + 'static,
         F: FnOnce(&Reader<'_>, &Caller) -> Result<T> + Send + 'static,
     {
+        self.store.read(self.proved(known, work)).await
+    }
+
+    /// As [`AppState::read`], for what looks through the caller's memories.
+    pub(crate) async fn search<T, F>(&self, known: &Known, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Reader<'_>, &Caller) -> Result<T> + Send + 'static,
+    {
+        self.store.search(known.caller().user.key, self.proved(known, work)).await
+    }
+
+    /// What proves the caller, and then does `work`.
+    fn proved<T, F>(&self, known: &Known, work: F) -> impl FnOnce(&Reader<'_>) -> Result<T> + Send + use<T, F>
+    where
+        F: FnOnce(&Reader<'_>, &Caller) -> Result<T> + Send + 'static,
+    {
         let (presented, policy, scope) = (Arc::clone(&known.presented), Arc::clone(&self.identity), known.scope);
-        let result = self.store.read(move |reader| {
+        move |reader| {
             let caller = prove(reader, &presented, &policy, scope)?;
             auth::require_enabled(&caller)?;
             work(reader, &caller)
-        });
-        result.await
+        }
     }
 
     /// Writes in a transaction in which the caller is proved.

@@ -211,14 +211,11 @@ fn heeds_the_wait_that_the_endpoint_asks_for() {
 
 #[test]
 fn gives_up_after_the_last_try() {
-    let down = Reply::Status(500, "", "{\"error\": \"out of\nmemory\"}".to_owned());
+    let down = Reply::Status(500, "", "{\"error\": \"out of memory\"}".to_owned());
     let server = Server::start(vec![down]);
     let config = RemoteConfig { retries: 2, ..server.config() };
     let error = embed(config, &["a"]).expect_err("the server is down");
-    assert!(
-        matches!(&error, EmbedError::Unavailable { detail } if detail.contains("500") && detail.contains("out of memory")),
-        "{error}"
-    );
+    assert!(matches!(&error, EmbedError::Unavailable { detail } if detail.contains("500")), "{error}");
     assert_eq!(server.requests().len(), 3);
 }
 
@@ -253,11 +250,25 @@ fn a_refusal_is_final() {
     let answer = "{\"error\": {\"message\": \"Incorrect API key\"}}".to_owned();
     let server = Server::start(vec![Reply::Status(401, "", answer)]);
     let error = embed(server.config(), &["a"]).expect_err("the key is wrong");
-    assert!(
-        matches!(&error, EmbedError::Refused { detail } if detail.contains("401") && detail.contains("Incorrect API key")),
-        "{error}"
-    );
+    assert!(matches!(&error, EmbedError::Refused { detail } if detail.contains("401")), "{error}");
     assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn what_an_endpoint_says_is_not_repeated_since_it_may_be_what_was_asked() {
+    let text = "Ornithoptera the 48th";
+    let echo = json!({"detail": [{"loc": ["body", "input"], "msg": "too long", "input": text}]}).to_string();
+    for (status, answer) in [
+        (422, echo.clone()),
+        (500, echo),
+        (200, json!({ "data": text }).to_string()),
+        (200, json!({"data": [{"index": 0, "embedding": text}]}).to_string()),
+        (200, json!({"data": [{"index": text, "embedding": []}]}).to_string()),
+    ] {
+        let server = Server::start(vec![Reply::Status(status, "", answer)]);
+        let error = embed(RemoteConfig { retries: 0, ..server.config() }, &[text]).expect_err("no vector");
+        assert!(!format!("{error} {error:?}").contains("Ornithoptera"), "{error}");
+    }
 }
 
 #[test]

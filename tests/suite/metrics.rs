@@ -73,12 +73,11 @@ async fn what_a_failed_write_booked_is_not_counted() {
     let app = TestApp::new();
     let user = app.user("a@example.org", "free_trial").await;
     let token = app.token("a@example.org", &[Scope::Metrics]).await;
-    let body = serde_json::json!({"records": [
+    let body = serde_json::json!({"entries": [
         {"resourceType": "llm_tokens", "amount": 900, "enforce": true},
         {"resourceType": "llm_tokens", "amount": 900, "enforce": true},
     ]});
-    let reply = app.tell(&user.token, "/usage/record/batch", body).await;
-    assert_ne!(reply.status, 201, "{}", reply.text);
+    app.tell(&user.token, "/usage/record/batch", body).await.expect(429);
     let text = app.ask(&token, "/metrics").await.expect(200).text;
     assert!(value(&text, "tallybox_ledger_entries_total{resource=\"llm_tokens\"}").abs() < 1e-9);
 }

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use super::calls::{id_of, tokens};
+use super::memory::{axis, damage};
 use super::support::{Reply, TestApp, TestUser, request};
 
 const TASKS: usize = 64;
@@ -65,6 +66,14 @@ impl Gate {
     async fn open(self) {
         drop(self.key);
         self.held.join_all().await;
+    }
+
+    /// Opens it once what was asked before has long been let in, and waits.
+    async fn open_in_a_while(self, app: &TestApp, user: &TestUser) {
+        for _ in 0..200 {
+            app.ask(&user.token, "/usage/tokens").await.expect(200);
+        }
+        self.open().await;
     }
 }
 
@@ -297,12 +306,7 @@ async fn what_changes_in_the_queue_holds_for_what_waits_behind_it() {
     let big = json!({"resourceType": "llm_tokens", "amount": 1_001, "enforce": true});
     let gate = Gate::shut(&app).await;
     // The changes are queued at once, the requests once they have been let in by what held when they came.
-    let opening = async {
-        for _ in 0..200 {
-            app.ask(&admin.token, "/usage/tokens").await.expect(200);
-        }
-        gate.open().await;
-    };
+    let opening = gate.open_in_a_while(&app, &admin);
     let (revoked_there, (), (), lowered, disabled, revoked, ()) = tokio::join!(
         biased;
         revoke,
@@ -315,5 +319,75 @@ async fn what_changes_in_the_queue_holds_for_what_waits_behind_it() {
     );
     revoked_there.unwrap();
     assert_eq!([lowered, disabled, revoked].map(|reply| reply.status), [429, 401, 401]);
+    app.proves();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_index_of_words_loses_one_group_and_then_fails_what_changes_words_alone() {
+    let app = TestApp::new();
+    let user = app.user("a@example.org", "pro").await;
+    let memory = |text: &str| json!({"type": "n", "input_context": text, "embedding": axis(0)});
+    app.tell(&user.token, "/memory/store", memory("a ferry")).await.expect(201);
+    let record = || app.send(post(&user, "/usage/record", tokens(1)));
+    let store = |text: &str| app.send(post(&user, "/memory/store", memory(text)));
+    damage(app.directory.path(), "UPDATE words_data SET id = -10 WHERE id = 10");
+    for records in [503, 201, 201] {
+        let gate = Gate::shut(&app).await;
+        let opening = gate.open_in_a_while(&app, &user);
+        let (first, stored, last, ()) = tokio::join!(biased; record(), store("a boiler"), record(), opening);
+        assert_eq!((stored.status, stored.code()), (503, "unavailable"), "{}", stored.text);
+        assert_eq!([first.status, last.status], [records; 2], "{} {}", first.text, last.text);
+    }
+    assert_eq!(app.tokens(&user).await, (4, 0));
+    // Job by job, words are written as in one go.
+    damage(app.directory.path(), "UPDATE words_data SET id = 10 WHERE id = -10");
+    let gate = Gate::shut(&app).await;
+    let opening = gate.open_in_a_while(&app, &user);
+    let (first, record, second, ()) = tokio::join!(biased; store("a peanut"), record(), store("a lantern"), opening);
+    assert_eq!([first.status, record.status, second.status], [201; 3]);
+    for word in ["ferry", "peanut", "lantern"] {
+        let search = json!({"query": word, "mode": "keyword"});
+        let found = app.tell(&user.token, "/memory/search", search).await.expect(200).json;
+        assert_eq!(found["results"][0]["input_context"], format!("a {word}"));
+    }
+    app.proves();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bulk_deletion_looks_before_it_writes_and_leaves_what_changed_since() {
+    let app = TestApp::new();
+    let user = app.user("a@example.org", "pro").await;
+    let mut ids = Vec::new();
+    for number in 0..3 {
+        let memory =
+            json!({"type": "n", "input_context": format!("{number}"), "tags": ["red"], "embedding": axis(number)});
+        ids.push(id_of(&app.tell(&user.token, "/memory/store", memory).await.expect(201)));
+    }
+    let gate = Gate::shut(&app).await;
+    // What is nowhere is looked for without the one that writes.
+    let none = app.drop_at(&user.token, "/memory?confirm=true&tag=blue").await.expect(200);
+    assert_eq!(none.json, json!({"deleted": 0, "freed_bytes": 0}));
+    let path = format!("/memory/{}", ids[1]);
+    let (changed, deleted, ()) = tokio::join!(
+        biased;
+        app.call("PATCH", &path, Some(&user.token), Some(json!({"tags": ["blue"]}))),
+        async {
+            for _ in 0..100 {
+                app.ask(&user.token, "/usage/tokens").await.expect(200);
+            }
+            app.drop_at(&user.token, "/memory?confirm=true&tag=red").await
+        },
+        async {
+            for _ in 0..100 {
+                app.ask(&user.token, "/usage/tokens").await.expect(200);
+            }
+            gate.open_in_a_while(&app, &user).await;
+        },
+    );
+    changed.expect(200);
+    assert_eq!(deleted.expect(200).json["deleted"], 2);
+    let left = app.ask(&user.token, "/memory").await.expect(200).json;
+    assert_eq!(left["memories"].as_array().unwrap().len(), 1);
+    assert_eq!(left["memories"][0]["id"], ids[1].as_str());
     app.proves();
 }

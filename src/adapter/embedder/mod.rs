@@ -68,7 +68,7 @@ pub enum EmbedError {
     /// The endpoint refuses the request, and would refuse it again.
     #[error("the embedding endpoint refuses the request: {detail}")]
     Refused {
-        /// The status and the beginning of the answer.
+        /// The status.
         detail: String,
     },
     /// The answer is not one vector of 384 finite numbers a text.

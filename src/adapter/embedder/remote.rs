@@ -19,9 +19,6 @@ const PATH: &str = "/embeddings";
 /// Longest answer that is read, in bytes. A vector takes some 10 KiB as JSON.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// So much of an answer that is an error goes into our error's text, in characters.
-const DETAIL_CHARACTERS_MAX: usize = 200;
-
 /// Longest wait between two tries, whatever the endpoint asks for.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -193,7 +190,8 @@ impl Remote {
         if status.is_success() {
             return read_answer(&body, texts.len()).map_err(Failure::Final);
         }
-        let detail = format!("it answered {status}: {}", beginning(&body));
+        // Not what it says: many an endpoint repeats the texts that it was sent, and this goes into the log.
+        let detail = format!("it answered {status}");
         if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
             return Err(Failure::Passing { detail, wait });
         }
@@ -259,8 +257,9 @@ impl Embedder for Remote {
 /// The vectors of an answer to `count` texts, in the order of the texts.
 fn read_answer(body: &[u8], count: usize) -> Result<Vec<Embedding>, EmbedError> {
     let bad = |detail: String| EmbedError::BadVector { detail };
-    let answer: Answer =
-        serde_json::from_slice(body).map_err(|error| bad(format!("the answer is not as documented: {error}")))?;
+    let answer: Answer = serde_json::from_slice(body).map_err(|error| {
+        bad(format!("the answer is not as documented (line {}, column {})", error.line(), error.column()))
+    })?;
     let mut items = answer.data;
     items.sort_by_key(|item| item.index);
     if items.len() != count || (0..count).ne(items.iter().map(|item| item.index)) {
@@ -287,13 +286,4 @@ fn retry_after(headers: &HeaderMap) -> Duration {
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.trim().parse().ok())
         .map_or(Duration::ZERO, Duration::from_secs)
-}
-
-/// The first characters of an answer, on one line.
-fn beginning(body: &[u8]) -> String {
-    String::from_utf8_lossy(body)
-        .chars()
-        .map(|character| if character.is_control() { ' ' } else { character })
-        .take(DETAIL_CHARACTERS_MAX)
-        .collect()
 }

@@ -188,9 +188,18 @@ pub fn normalised_text(text: &str) -> String {
     text.nfc().collect::<String>().trim().to_owned()
 }
 
-/// 63 bits of the SHA-256 of the normalised text: equal texts have equal hashes, the reverse has to be looked at.
-pub fn content_hash(text: &str) -> i64 {
-    let digest = Sha256::digest(normalised_text(text).as_bytes());
+/// 63 bits of the SHA-256 of all that makes a duplicate, tier, type, session and normalised text: of duplicates they are
+/// equal, the reverse has to be looked at.
+pub fn content_hash(content: &Content) -> i64 {
+    let mut hasher = Sha256::new();
+    let session = content.session.as_deref().unwrap_or_default();
+    for part in [content.tier.as_str(), &content.kind, session] {
+        // None of them contains it.
+        hasher.update(part);
+        hasher.update([0]);
+    }
+    hasher.update(normalised_text(&content.text));
+    let digest = hasher.finalize();
     let head = digest.iter().take(8).fold(0_u64, |head, byte| (head << 8) | u64::from(*byte));
     i64::try_from(head >> 1).unwrap_or(i64::MAX)
 }
@@ -388,9 +397,21 @@ mod tests {
 
     #[test]
     fn texts_that_differ_in_form_alone_are_equal() {
-        assert_eq!(content_hash(" Cafe\u{301}\n"), content_hash("Café"));
-        assert_ne!(content_hash("Café"), content_hash("Cafe"));
-        assert!(content_hash("x") >= 0);
+        assert_eq!(content_hash(&content(" Cafe\u{301}\n")), content_hash(&content("Café")));
+        assert_ne!(content_hash(&content("Café")), content_hash(&content("Cafe")));
+        assert!(content_hash(&content("x")) >= 0);
+    }
+
+    #[test]
+    fn equal_texts_of_another_tier_type_or_session_are_no_duplicates() {
+        let memory = content("Café");
+        for other in [
+            Content { tier: MemoryTier::Short, ..memory.clone() },
+            Content { kind: "plan".to_owned(), ..memory.clone() },
+            Content { session: Some("s".to_owned()), ..memory.clone() },
+        ] {
+            assert_ne!(content_hash(&other), content_hash(&memory));
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub use repair::{Repaired, repair, require_whole};
 pub use search::{Search, search, similar, similar_to};
 pub use transfer::{Look, Page, Ready, Written, keep, look, missing, page};
 use write::count_fitting;
-pub use write::{DeletedSlice, Stored, delete, delete_slice, has_room, patch, require_room, sizes, store};
+pub use write::{DeletedSlice, Stored, delete, delete_slice, has_room, meant, patch, require_room, sizes, store};
 
 use super::quota::{self, Policy as QuotaPolicy};
 use crate::config;

@@ -264,17 +264,25 @@ pub fn delete(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, id: Mem
 }
 
 /// What a slice of a bulk deletion did.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct DeletedSlice {
     /// Memories deleted.
     pub memories: i64,
     /// Bytes they held.
     pub size_bytes: i64,
-    /// Where the next slice begins; none at the end.
-    pub next: Option<MemoryId>,
+    /// What has not been looked at yet.
+    pub left: Vec<MemoryKey>,
 }
 
-/// Deletes up to 256 of the memories that pass `filter`, of those stored before `before`, with one entry for all.
+/// The caller's living memories that pass `filter`, oldest first. Looks at all of them, so that no write has to.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn meant(reader: &Reader<'_>, caller: &Caller, filter: &Filter) -> Result<Vec<MemoryKey>> {
+    store_of::keys(reader, caller.user.key, filter)
+}
+
+/// Deletes up to 256 of `keys`, from the last, with one entry for all. Those that live no more or no longer pass `filter` stay.
 ///
 /// # Errors
 /// Where the store cannot be written.
@@ -283,36 +291,30 @@ pub fn delete_slice(
     policy: &Policy,
     caller: &Caller,
     filter: &Filter,
-    before: Option<MemoryId>,
+    keys: Vec<MemoryKey>,
 ) -> Result<DeletedSlice> {
-    const SLICE: i64 = 256;
+    const SLICE: usize = 256;
     /// About how much text a slice takes away, in bytes, so that no other write waits long behind it.
     const TEXT_BYTES: usize = 1024 * 1024;
     let user = caller.user.key;
-    let mut slice = DeletedSlice { memories: 0, size_bytes: 0, next: before };
-    let mut text_bytes = 0_usize;
-    let mut at_end = false;
+    let mut slice = DeletedSlice { memories: 0, size_bytes: 0, left: keys };
+    let (mut looked_at, mut text_bytes) = (0, 0_usize);
     let mut deleted = [Held::default(); 3];
     // From the newest, which is deleted first, to the oldest.
     let mut range: Option<(MemoryKey, MemoryKey)> = None;
-    while slice.memories < SLICE && text_bytes < TEXT_BYTES {
-        let page = store_of::list(writer, user, filter, slice.next, 16)?;
-        at_end = page.len() < 16;
-        for memory in &page {
-            store_of::delete(writer, user, memory)?;
-            range = Some((memory.key, range.map_or(memory.key, |(_, newest)| newest)));
-            let tier = MemoryTier::ALL.iter().position(|tier| *tier == memory.content.tier).unwrap_or_default();
-            if let Some(sum) = deleted.get_mut(tier) {
-                *sum = sum.plus(held_by(memory));
-            }
-            slice.memories += 1;
-            slice.size_bytes += memory.size_bytes;
-            slice.next = Some(memory.id);
-            text_bytes = text_bytes.saturating_add(memory.content.text.len());
+    while looked_at < SLICE && text_bytes < TEXT_BYTES {
+        let Some(key) = slice.left.pop() else { break };
+        looked_at += 1;
+        let Some(memory) = store_of::find_passing(writer, user, filter, key)? else { continue };
+        store_of::delete(writer, user, &memory)?;
+        range = Some((key, range.map_or(key, |(_, newest)| newest)));
+        let tier = MemoryTier::ALL.iter().position(|tier| *tier == memory.content.tier).unwrap_or_default();
+        if let Some(sum) = deleted.get_mut(tier) {
+            *sum = sum.plus(held_by(&memory));
         }
-        if at_end {
-            break;
-        }
+        slice.memories += 1;
+        slice.size_bytes += memory.size_bytes;
+        text_bytes = text_bytes.saturating_add(memory.content.text.len());
     }
     if let Some((oldest, newest)) = range {
         store_of::pack_vectors(writer, oldest, newest)?;
@@ -322,6 +324,5 @@ pub fn delete_slice(
     }
     let metadata = json!({"action": "delete", "memories": slice.memories});
     book(writer, &policy.quota, user, -slice.size_bytes, metadata)?;
-    slice.next = slice.next.filter(|_| !at_end);
     Ok(slice)
 }

@@ -138,10 +138,10 @@ pub(super) fn note_put(writer: &mut Writer<'_>, user: UserKey, memory: &Memory, 
     writer.memories.push((user, Change::Put { row, codes }));
 }
 
-/// Writes the words that all jobs of a commit changed at once: FTS5 makes a piece of index at every savepoint otherwise, one
-/// a job, and then merges them.
-pub(crate) fn write_words(writer: &mut Writer<'_>) -> Result<()> {
-    write_words_of(writer, &writer.memories)
+/// Writes the words of the changes from `first` on: those of all jobs of a commit at once, since FTS5 otherwise makes a piece
+/// of index at every savepoint, one a job, and then merges them.
+pub(crate) fn write_words(writer: &Writer<'_>, first: usize) -> Result<()> {
+    write_words_of(writer, writer.memories.get(first..).unwrap_or_default())
 }
 
 /// Writes the words of some changes.

@@ -120,7 +120,7 @@ pub(crate) fn insert(
             expires_at.map(|at| at.0),
             size_bytes,
             text_bytes(&content),
-            content_hash(&content.text),
+            content_hash(&content),
             new.source.map(|source| source.0),
         ],
     )?;
@@ -165,7 +165,7 @@ pub(crate) fn update(
             after.expires_at.map(|at| at.0),
             after.size_bytes,
             text_bytes(content),
-            content_hash(&content.text),
+            content_hash(content),
         ],
     )?;
     if let Some(embeddings) = embeddings {
@@ -242,7 +242,7 @@ pub(crate) fn find_duplicate(reader: &Reader<'_>, user: UserKey, content: &Conte
          AND session IS ?5 AND (expires_at IS NULL OR expires_at > ?6) ORDER BY id"
     );
     let mut statement = reader.prepare(sql)?;
-    let hash = content_hash(&content.text);
+    let hash = content_hash(content);
     let rows = statement
         .query_map(
             params![user.0, hash, code_of(content.tier), content.kind, content.session, reader.now().0],
@@ -279,6 +279,28 @@ pub(crate) fn list(
     );
     let before = before.map_or(Ok(i64::MAX), row_of)?;
     walk(reader.prepare(sql)?, reader, user, filter, before, limit)
+}
+
+/// The handles of a user's living memories that pass `filter`, in their order.
+pub(crate) fn keys(reader: &Reader<'_>, user: UserKey, filter: &Filter) -> Result<Vec<MemoryKey>> {
+    Ok(search::candidates(reader, user, filter)?.into_iter().map(|candidate| candidate.key).collect())
+}
+
+/// The living memory of `user` with that handle, where it passes `filter`.
+pub(crate) fn find_passing(
+    reader: &Reader<'_>,
+    user: UserKey,
+    filter: &Filter,
+    key: MemoryKey,
+) -> Result<Option<Memory>> {
+    let sql = concat!(
+        "SELECT ",
+        memory_columns!(),
+        " FROM memories WHERE user_id = ?1 AND (expires_at IS NULL OR expires_at > ?2) ",
+        search::filter_columns!(),
+        " AND id = ?10"
+    );
+    Ok(walk(reader.prepare(sql)?, reader, user, filter, key.0, 1)?.pop())
 }
 
 /// A page of a user's living memories that pass `filter`, oldest first, of those stored after the memory `after`.

@@ -17,6 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use slot::Slot;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::domain::Result;
 use crate::domain::auth::UserKey;
@@ -289,6 +290,25 @@ impl Recall {
         lock(&self.coming).clear();
         self.arrived.notify_all();
     }
+
+    /// Forgets all that is kept: the next searches read it anew.
+    pub(super) fn clear(&self) {
+        let mut users = lock(&self.users);
+        let kept: Vec<UserKey> = users.places.keys().copied().collect();
+        kept.into_iter().for_each(|user| users.take_out(user));
+        drop(users);
+        lock(&self.coming).clear();
+        self.arrived.notify_all();
+    }
+
+    /// Whoever is about to search memories of which nothing is kept waits here for who reads them, before it takes one of the
+    /// few places of readers: to read many takes a while, and every place could stand behind it. To be held over the search;
+    /// none where there is nothing to wait for.
+    pub(super) async fn turn(&self, user: UserKey) -> Option<OwnedMutexGuard<()>> {
+        let slot = self.slot(user).filter(|slot| !slot.is_known())?;
+        let turn = Arc::clone(&slot.turn).lock_owned().await;
+        (!slot.is_known()).then_some(turn)
+    }
 }
 
 impl Users {
@@ -313,5 +333,56 @@ impl<'s> Loading<'s> {
 impl Drop for Loading<'_> {
     fn drop(&mut self) {
         self.0.end_loading();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::unit::Timestamp;
+
+    fn rows() -> Rows {
+        let (timestamp, session) = (Timestamp(0), SessionHash::of(None));
+        let mut rows = Rows::default();
+        rows.put(Row { key: 1, text_bytes: 1, expires_at: None, session, timestamp }, Some(&[]));
+        rows
+    }
+
+    fn is_kept(recall: &Recall, user: UserKey) -> bool {
+        let mut reads = 0;
+        let read = || {
+            reads += 1;
+            Ok(Read::Rows(rows()))
+        };
+        assert!(recall.rows(user, 1, || Ok(1), read).unwrap().is_some());
+        reads == 0
+    }
+
+    #[test]
+    fn what_is_forgotten_is_read_anew() {
+        let recall = Recall::new(1 << 20);
+        assert!(!is_kept(&recall, UserKey(1)));
+        assert!(is_kept(&recall, UserKey(1)));
+        recall.clear();
+        assert_eq!(recall.size_bytes(), 0);
+        assert!(!is_kept(&recall, UserKey(1)));
+        assert!(is_kept(&recall, UserKey(1)));
+    }
+
+    #[tokio::test]
+    async fn who_searches_what_is_being_read_waits_for_its_turn_and_nobody_else_does() {
+        let recall = Recall::new(1 << 20);
+        let turn = recall.turn(UserKey(1)).await;
+        assert!(turn.is_some());
+        let second = recall.turn(UserKey(1));
+        tokio::pin!(second);
+        let waits = tokio::time::timeout(Duration::from_millis(20), &mut second).await;
+        assert!(waits.is_err());
+        assert!(recall.turn(UserKey(2)).await.is_some());
+        is_kept(&recall, UserKey(1));
+        drop(turn);
+        assert!(second.await.is_none());
+        assert!(recall.turn(UserKey(1)).await.is_none());
+        assert!(Recall::new(0).turn(UserKey(1)).await.is_none());
     }
 }

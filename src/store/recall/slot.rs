@@ -135,6 +135,8 @@ pub(super) struct Slot {
     state: Mutex<State>,
     /// Held by whoever reads from the database for this user, so that many who ask for the same read it once.
     pub(super) reading: Mutex<()>,
+    /// Held by whoever searches while nothing is known, so that the others wait before they take the place of a reader.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     /// When it was asked last, by the index's own count.
     used: AtomicU64,
 }
@@ -142,7 +144,19 @@ pub(super) struct Slot {
 impl Slot {
     /// An empty one in an index of at most so many bytes.
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, state: Mutex::default(), reading: Mutex::default(), used: AtomicU64::default() }
+        Self {
+            bytes_max,
+            state: Mutex::default(),
+            reading: Mutex::default(),
+            turn: Arc::default(),
+            used: AtomicU64::default(),
+        }
+    }
+
+    /// Whether anything is kept, or known to be too much.
+    pub(super) fn is_known(&self) -> bool {
+        let state = lock(&self.state);
+        state.loaded.is_some() || state.refused.is_some()
     }
 
     /// The rows, if they stand for `version` or a later one.

@@ -155,7 +155,7 @@ impl Recall {
             ..Search::default()
         };
         let hits = state
-            .read(known, move |reader, caller| {
+            .search(known, move |reader, caller| {
                 caller.require(Scope::MemoryRead)?;
                 memory::search(reader, caller, &search)
             })

@@ -8,6 +8,9 @@ use crate::domain::quota::Limit;
 use crate::domain::unit::{MemoryId, Timestamp, UserId, human_bytes};
 use crate::service::memory::{Stored, TierUsage, Usage};
 
+/// Similar memories that a store names, at most.
+pub(super) const SIMILAR_MAX: usize = 5;
+
 /// Answer of a store.
 #[derive(Serialize)]
 pub(in crate::web) struct StoreAnswer {
@@ -42,6 +45,10 @@ impl SimilarAnswer {
 impl StoreAnswer {
     pub(super) fn of(user: UserId, stored: &Stored, similar: Option<Vec<SimilarAnswer>>) -> Self {
         let memory = &stored.memory;
+        // What it was merged with is itself.
+        let others = |similar: Vec<SimilarAnswer>| {
+            similar.into_iter().filter(|other| other.id != memory.id).take(SIMILAR_MAX).collect()
+        };
         Self {
             id: memory.id,
             user_id: user,
@@ -53,7 +60,7 @@ impl StoreAnswer {
             timestamp: memory.content.timestamp,
             expires_at: memory.expires_at,
             last_seen_at: memory.last_seen_at,
-            similar,
+            similar: similar.map(others),
         }
     }
 }

@@ -38,7 +38,7 @@ pub(super) async fn find(state: &AppState, known: &Known, mut search: Search) ->
             search.embedding = state.embedder.embed(known.caller().user.key, vec![query.clone()]).await?.pop();
         }
     }
-    state.read(known, move |reader, caller| memory::search(reader, caller, &search)).await
+    state.search(known, move |reader, caller| memory::search(reader, caller, &search)).await
 }
 
 /// `GET /memory/{id}/similar`
@@ -50,7 +50,7 @@ pub(super) async fn similar(
 ) -> Answer<Json<SearchAnswer>> {
     let limit = parse::similar(query)?;
     let id = parse::id(&id)?;
-    let hits = state.read(&known, move |reader, caller| memory::similar(reader, caller, id, limit)).await?;
+    let hits = state.search(&known, move |reader, caller| memory::similar(reader, caller, id, limit)).await?;
     Ok(Json(SearchAnswer::of(hits, false)))
 }
 

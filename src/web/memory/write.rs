@@ -1,10 +1,12 @@
 //! Writing memories. What is slow, the embedding, is done before the write begins.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 
-use super::answer::{BatchAnswer, DeleteAnswer, MemoryAnswer, SimilarAnswer, StoreAnswer};
+use super::answer::{BatchAnswer, DeleteAnswer, MemoryAnswer, SIMILAR_MAX, SimilarAnswer, StoreAnswer};
 use super::parse::{self, Described};
 use crate::domain::auth::Scope;
 use crate::domain::memory::{Content, Embedding, Memory, NewMemory, OnDuplicate, Patch, WINDOWS_MAX};
@@ -17,8 +19,6 @@ use crate::web::extract::{Body, MaybeKey, Path, Query};
 use crate::web::problem::Answer;
 use crate::web::state::{AppState, Known};
 
-/// Similar memories that a store names, at most.
-const SIMILAR_MAX: usize = 5;
 /// The least cosine that counts as similar.
 const SIMILAR_LEAST: f64 = 0.5;
 
@@ -146,10 +146,12 @@ async fn require_room(
     Ok(contents)
 }
 
+/// The memories most like one to be stored; one more than are named, since it may be merged with the nearest.
 async fn find_similar(state: &AppState, known: &Known, embeddings: &[Embedding]) -> Result<Vec<SimilarAnswer>> {
+    const LIMIT: usize = SIMILAR_MAX + 1;
     let embeddings = embeddings.to_vec();
     let hits = state
-        .read(known, move |reader, caller| memory::similar_to(reader, caller, &embeddings, SIMILAR_MAX, SIMILAR_LEAST));
+        .search(known, move |reader, caller| memory::similar_to(reader, caller, &embeddings, LIMIT, SIMILAR_LEAST));
     Ok(hits.await?.iter().map(SimilarAnswer::of).collect())
 }
 
@@ -200,19 +202,18 @@ pub(in crate::web) async fn delete_many(
     known: Known,
     query: Query,
 ) -> Answer<Json<DeleteAnswer>> {
-    let filter = parse::delete_many(query)?;
+    let filter = Arc::new(parse::delete_many(query)?);
     let mut answer = DeleteAnswer { deleted: 0, freed_bytes: 0 };
-    let mut before = None;
-    loop {
-        let (policy, filter) = (state.memory.clone(), filter.clone());
+    let meant = Arc::clone(&filter);
+    let mut left = state.read(&known, move |reader, caller| memory::meant(reader, caller, &meant)).await?;
+    while !left.is_empty() {
+        let (policy, filter) = (state.memory.clone(), Arc::clone(&filter));
         let slice = state
-            .write(&known, move |writer, caller| memory::delete_slice(writer, &policy, caller, &filter, before))
+            .write(&known, move |writer, caller| memory::delete_slice(writer, &policy, caller, &filter, left))
             .await?;
         answer.deleted += slice.memories;
         answer.freed_bytes += slice.size_bytes;
-        before = slice.next;
-        if before.is_none() {
-            return Ok(Json(answer));
-        }
+        left = slice.left;
     }
+    Ok(Json(answer))
 }

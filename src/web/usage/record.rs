@@ -128,12 +128,8 @@ pub(in crate::web) async fn record_batch(
     let policy = state.quota.clone();
     created(&state, &known, key, move |writer, caller| {
         require_may_reverse(caller, &facts)?;
-        let mut entries = Vec::with_capacity(facts.len());
-        for (index, fact) in facts.iter().enumerate() {
-            let recorded = ledger::record(writer, &policy, caller.holder(), fact, Source::Record);
-            let (entry, standing) = recorded.map_err(|error| error.at("entries", index))?;
-            entries.push(RecordAnswer::of(&entry, &standing));
-        }
+        let recorded = ledger::record_batch(writer, &policy, caller.holder(), &facts)?;
+        let entries = recorded.iter().map(|(entry, standing)| RecordAnswer::of(entry, standing)).collect();
         Ok((StatusCode::CREATED, BatchAnswer { entries }))
     })
     .await

@@ -34,6 +34,8 @@ async fn a_store_out_of_bounds_is_refused() {
         ("input_context", json!("é".repeat(513))),
         ("input_context", json!("a\0b")),
         ("input_context", json!(["text"])),
+        ("timestamp", json!("2025-03-10T12:00:60Z")),
+        ("timestamp", json!("2025-03-10T12:00:00\u{2212}01:00")),
         ("tier", json!("long")),
         ("tier", json!(1)),
         ("tags", json!("red")),

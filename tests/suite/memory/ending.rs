@@ -36,9 +36,16 @@ async fn a_memory_leaves_every_read_at_its_instant_and_the_books_with_one_entry(
     assert_eq!(app.get(&user, &format!("/memory/{kept}/similar")).await.json["results"], json!([]));
     let usage = app.get(&user, "/memory/usage").await.json;
     assert_eq!((&usage["memory_counts"]["total"], &usage["memory_counts"]["stm"]), (&json!(1), &json!(0)));
-    assert_eq!(app.level(&user).await, size_of("a walnut that stays"));
-    app.pass().await;
+    let level = size_of("a walnut that stays");
+    assert_eq!(app.level(&user).await, level);
     let freed = size_of("the first walnut") + size_of("the second walnut") + 2 * bytes(r#"["t"]"#);
+    let days = json!([{"date": "2026-03-10", "amount": level + freed, "total": level + freed},
+        {"date": "2026-03-11", "amount": -freed, "total": level}]);
+    for _ in 0..2 {
+        // Booked or not, the day ends with what is held.
+        assert_eq!(app.get(&user, "/usage/timeseries/memory_storage?days=2").await.expect(200).json, days);
+        app.pass().await;
+    }
     assert_eq!(app.entries(&user).await[0], (-freed, "expire".to_owned()));
     assert_eq!(app.entries(&user).await.len(), 4);
     app.pass().await;
@@ -104,4 +111,55 @@ async fn many_ends_are_purged_in_slices_and_leave_no_trace() {
     assert_eq!(app.level(&user).await, 0);
     assert_eq!(app.entries(&user).await[0].1, "expire");
     app.holds();
+}
+
+#[tokio::test]
+async fn what_has_ended_is_no_duplicate() {
+    for policy in ["merge", "refuse"] {
+        let app = app_with(&format!("[memory]\non_duplicate = \"{policy}\"\n"));
+        let user = app.user("a@example.org", "basic").await;
+        let memory = json!({"type": "n", "input_context": "twin", "tier": "stm", "embedding": axis(0)});
+        let first = app.store(&user, memory.clone()).await.expect(201).json;
+        app.clock.advance_millis(DAY_MS);
+        let second = app.store(&user, memory.clone()).await.expect(201).json;
+        assert_ne!(first["id"], second["id"], "{policy}");
+        let third = app.store(&user, memory).await;
+        assert_eq!(third.status, if policy == "merge" { 200 } else { 409 });
+        app.pass().await;
+        app.holds();
+    }
+}
+
+#[tokio::test]
+async fn the_room_of_what_is_deleted_is_used_again() {
+    let app = app_with("");
+    let user = app.user("a@example.org", "basic").await;
+    let fill = async |numbers: std::ops::Range<usize>| {
+        let memory = |number: usize| {
+            json!({"type": "n", "input_context": format!("walnut {number}"), "embedding": axis(number % 384),
+                "tags": [["even", "odd"][number % 2]]})
+        };
+        let batch = json!({"memories": numbers.map(memory).collect::<Vec<_>>()});
+        app.call("POST", "/memory/store/batch", Some(&user.token), Some(batch)).await.expect(201);
+    };
+    fill(0..200).await;
+    fill(200..400).await;
+    let before = pages(app.directory.path());
+    let deleted = app.call("DELETE", "/memory?confirm=true&tag=odd", Some(&user.token), None).await.expect(200);
+    assert_eq!(deleted.json["deleted"], 200);
+    fill(400..600).await;
+    let after = pages(app.directory.path());
+    assert!(after <= before + before / 10, "{before} pages became {after}");
+    let found = app.search(&user, json!({"query": "walnut", "mode": "keyword", "limit": 100, "tags": ["odd"]})).await;
+    assert_eq!(found.len(), 100);
+    assert!(app.search(&user, json!({"query": "199", "mode": "keyword"})).await.is_empty());
+    assert_eq!(texts(&app.search(&user, json!({"query": "499", "mode": "keyword"})).await), ["walnut 499"]);
+    app.holds();
+}
+
+/// Pages of the database.
+#[expect(clippy::disallowed_methods, reason = "a look past the program")]
+fn pages(directory: &std::path::Path) -> i64 {
+    let connection = rusqlite::Connection::open(directory.join("tallybox.db")).unwrap();
+    connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap()
 }

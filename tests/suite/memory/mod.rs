@@ -21,6 +21,7 @@ use tallybox::config::{Config, Environment};
 use tallybox::domain::memory::{EMBEDDING_DIMENSIONS, Embedding};
 
 use super::support::{NOON, Reply, TestApp, TestUser};
+pub(super) use repair::damage;
 
 /// Words that a window holds.
 const WINDOW_WORDS: usize = 50;

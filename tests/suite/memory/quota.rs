@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{app_with, axis, size_of};
+use super::{app_with, axis, bytes, size_of};
 
 /// Tiers whose storage holds exactly this many bytes.
 fn tiny(bytes: i64) -> String {
@@ -81,6 +81,22 @@ async fn growth_passes_the_quota_and_shrinking_never_does() {
     patch(json!({"input_context": "1234"})).await.expect(200);
     patch(json!({"tier": "itm"})).await.expect(200);
     patch(json!({"input_context": "12345"})).await.expect(429);
+    app.holds();
+}
+
+#[tokio::test]
+async fn a_merge_passes_the_quota_with_what_it_grows_by() {
+    let tags = r#"["tag"]"#;
+    let app = app_with(&format!("{}[memory]\non_duplicate = \"merge\"\n", tiny(size_of("12345") + bytes(tags) - 1)));
+    let user = app.user("a@example.org", "basic").await;
+    let id = app.note(&user, "12345").await;
+    let again = |tag: &str| json!({"type": "note", "input_context": "12345", "tags": [tag]});
+    let refused = app.store(&user, again("tag")).await.expect(429);
+    assert_eq!(refused.json["requested"], bytes(tags));
+    let read = app.get(&user, &format!("/memory/{id}")).await.json;
+    assert_eq!((&read["tags"], &read["last_seen_at"]), (&json!([]), &json!(null)));
+    app.store(&user, again("ta")).await.expect(200);
+    assert_eq!(app.level(&user).await, size_of("12345") + bytes(tags) - 1);
     app.holds();
 }
 

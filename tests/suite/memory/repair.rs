@@ -19,7 +19,7 @@ use tallybox::store::Store;
 
 /// Damages the database behind the program's back.
 #[expect(clippy::disallowed_methods, reason = "as an accident would")]
-fn damage(directory: &Path, sql: &str) {
+pub(in crate::suite) fn damage(directory: &Path, sql: &str) {
     Connection::open(directory.join("tallybox.db")).unwrap().execute_batch(sql).unwrap();
 }
 

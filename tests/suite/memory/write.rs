@@ -260,5 +260,24 @@ async fn a_repetition_is_stored_merged_or_refused_as_configured() {
     let read = app.get(&user, &format!("/memory/{}", merged["id"].as_str().unwrap())).await.expect(200).json;
     assert_eq!((&read["tags"], &read["metadata"]), (&json!(["a", "b"]), &json!({"m": 0, "n": 2})));
     assert_eq!(read["created_at"], "2026-03-10T12:00:00.000Z");
+    // It is not like itself.
+    let again = json!({"type": "note", "input_context": "Café", "report_similar": true});
+    let again = app.store(&user, again).await.expect(200).json;
+    let similar = again["similar"].as_array().unwrap();
+    assert_eq!((&again["id"], similar.len()), (&merged["id"], 3), "{again}");
+    assert!(similar.iter().all(|other| other["id"] != merged["id"]), "{again}");
+    // Within a batch too.
+    let twin = |tag: &str| json!({"type": "x", "input_context": "twin", "tags": [tag]});
+    let batch = json!({"memories": [twin("a"), twin("b")]});
+    let stored = app.call("POST", "/memory/store/batch", Some(&user.token), Some(batch)).await.expect(201).json;
+    assert_eq!(stored["memories"][0]["id"], stored["memories"][1]["id"]);
+    assert_eq!(stored["memories"][1]["size_bytes"], size_of("twin") + bytes(r#"["a","b"]"#));
+    assert_eq!(app.get(&user, "/memory?type=x").await.json["memories"].as_array().unwrap().len(), 1);
+    // What was changed into another is that one's duplicate.
+    let path = format!("/memory/{}", merged["id"].as_str().unwrap());
+    app.call("PATCH", &path, Some(&user.token), Some(json!({"session": "t"}))).await.expect(200);
+    app.store(&user, json!({"type": "note", "input_context": "Café"})).await.expect(201);
+    let there = app.store(&user, json!({"type": "note", "input_context": "Café", "session": "t"})).await.expect(200);
+    assert_eq!(there.json["id"], merged["id"]);
     app.holds();
 }

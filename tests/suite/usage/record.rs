@@ -93,6 +93,53 @@ async fn retry_after_is_said_only_where_waiting_helps() {
 }
 
 #[tokio::test]
+async fn whose_time_is_named_is_decided_in_the_same_window_for_ever() {
+    let app = TestApp::new();
+    let user = app.user("a@example.org", "basic").await;
+    for (resource, amount) in [("llm_tokens", 40_000), ("agent_minutes", 40)] {
+        let mut body = json!({"resourceType": resource, "amount": amount, "enforce": true});
+        app.tell(&user.token, "/usage/record", body.clone()).await.expect(201);
+        let waits = app.tell(&user.token, "/usage/record", body.clone()).await.expect(429);
+        assert_ne!(waits.header("retry-after"), "", "{resource}");
+        for at in ["2026-03-10T11:59:00Z", "2026-03-10T12:04:00Z"] {
+            body["timestamp"] = json!(at);
+            let never = app.tell(&user.token, "/usage/record", body.clone()).await.expect(429);
+            assert_eq!((never.header("retry-after"), never.json.get("retryAfter")), ("", None), "{resource} {at}");
+            assert_eq!(never.json["resetsAt"], waits.json["resetsAt"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_is_told_to_wait_only_where_a_fresh_window_takes_it() {
+    let app = TestApp::new();
+    let user = app.user("a@example.org", "free_trial").await;
+    let fact = |amount: i64, enforce: bool| json!({"resourceType": "llm_tokens", "amount": amount, "enforce": enforce});
+    let dated =
+        |amount: i64| json!({"resourceType": "llm_tokens", "amount": amount, "timestamp": "2026-03-10T11:00:00Z"});
+    let minute = json!({"resourceType": "agent_minutes", "amount": 1, "enforce": true});
+    for (used, entries, index, waits) in [
+        (0, json!([fact(600, true), fact(600, true)]), 1, ""),
+        (0, json!([fact(2_000, false), fact(1, true)]), 1, ""),
+        // Refused for the day, and once that is over for what comes behind.
+        (500, json!([fact(600, true), fact(600, true)]), 0, ""),
+        (500, json!([fact(600, true), minute]), 0, ""),
+        (500, json!([fact(600, true), fact(400, true)]), 0, "43200"),
+        // A fact is written whatever the limit; one of this day is not there tomorrow.
+        (500, json!([fact(600, true), fact(2_000, false)]), 0, "43200"),
+        (0, json!([dated(900), fact(600, true)]), 1, "43200"),
+    ] {
+        if app.tokens(&user).await.0 < used {
+            app.used_up(&user, used).await;
+        }
+        let reply = app.tell(&user.token, "/usage/record/batch", json!({"entries": entries})).await.expect(429);
+        assert_eq!((reply.header("retry-after"), &reply.json["index"]), (waits, &json!(index)), "{entries}");
+        assert_eq!(reply.json["resetsAt"], json!("2026-03-11T00:00:00.000Z"));
+    }
+    app.proves();
+}
+
+#[tokio::test]
 async fn unlimited_is_never_refused_and_zero_allows_nothing() {
     let app = TestApp::new();
     let pro = app.user("p@example.org", "pro").await;
@@ -293,7 +340,6 @@ async fn in_a_batch_each_is_decided_after_those_before_and_one_refusal_undoes_al
         (&reply.json["index"], &reply.json["used"], &reply.json["requested"]),
         (&json!(2), &json!(1_000), &json!(1))
     );
-    assert_eq!(reply.header("retry-after"), "43200");
     assert_eq!(app.tokens(&user).await, (0, 0));
     let body = json!({"entries": [enforced(400), enforced(600)]});
     app.tell(&user.token, "/usage/record/batch", body).await.expect(201);

@@ -34,7 +34,7 @@ struct Shown {
 }
 
 async fn load(state: &AppState, known: &Known, id: MemoryId) -> Result<Shown> {
-    let read = state.read(known, move |reader, caller| {
+    let read = state.search(known, move |reader, caller| {
         let memory = memory::get(reader, caller, id)?;
         let similar = memory::similar(reader, caller, id, SIMILAR)?;
         Ok(Shown { visitor: who(caller), now: reader.now(), memory, similar })
