@@ -155,7 +155,7 @@ impl Upstreams {
             let timeout = Duration::from_millis(upstream.timeout_ms.unsigned_abs());
             let patience = CONNECT_TIMEOUT.min(timeout.mul_f64(0.9));
             let is_usual = upstream.authorities.is_empty() && patience == CONNECT_TIMEOUT;
-            let key = upstream.api_key.as_ref().map(|key| key.expose()).filter(|key| key.len() >= KEY_BYTES_MIN);
+            let key = upstream.api_key.as_ref().map(config::Secret::expose).filter(|key| key.len() >= KEY_BYTES_MIN);
             Ok(Upstream {
                 name: Arc::from(upstream.name.as_str()),
                 base_url: upstream.base_url.parse().map_err(|error| failed(&error))?,
