@@ -84,15 +84,27 @@ impl Parser {
     }
 }
 
+/// The lines of an event that have no meaning there, one after the other.
+pub fn strays(raw: &[u8]) -> String {
+    const FIELDS: [&str; 5] = ["", "data", "event", "id", "retry"];
+    let text = String::from_utf8_lossy(raw);
+    text.split(['\r', '\n']).filter(|line| !FIELDS.contains(&field_of(line).0)).collect()
+}
+
+/// The name of a line's field, and its value.
+fn field_of(line: &str) -> (&str, &str) {
+    let (field, value) = line.split_once(':').unwrap_or((line, ""));
+    (field.trim_start_matches('\u{feff}'), value.strip_prefix(' ').unwrap_or(value))
+}
+
 fn data_of(raw: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(raw);
     let mut data: Option<String> = None;
     for line in text.split(['\r', '\n']).filter(|line| !line.is_empty()) {
-        let (field, value) = line.split_once(':').unwrap_or((line, ""));
-        if field.trim_start_matches('\u{feff}') != "data" {
+        let (field, value) = field_of(line);
+        if field != "data" {
             continue;
         }
-        let value = value.strip_prefix(' ').unwrap_or(value);
         match &mut data {
             Some(data) => {
                 data.push('\n');
@@ -141,6 +153,8 @@ mod tests {
         assert_eq!(events.len(), 1);
         assert_eq!(events[0].data.as_deref(), Some("a"));
         assert_eq!(rest.unwrap().data.as_deref(), Some("b\nc"));
+        assert_eq!(strays(b"data: a\r\nevent\n: b\nid:1\n\n"), "");
+        assert_eq!(strays(b"<html>\ndata: a\r\ntext: b\n\n"), "<html>text: b");
     }
 
     #[test]

@@ -60,12 +60,12 @@ pub fn open(
     Ok(Opened { hold: hold.id, grant, standing })
 }
 
-/// Notes what has been delivered of a call that goes on, the prompt included.
+/// Notes what has been delivered of a call that goes on, the prompt included, and what is known of it by then.
 ///
 /// # Errors
 /// Where the store cannot be written.
-pub fn checkpoint(writer: &mut Writer<'_>, hold: ReservationId, delivered: i64) -> Result<()> {
-    store::checkpoint(writer, hold, delivered, None)
+pub fn checkpoint(writer: &mut Writer<'_>, hold: ReservationId, delivered: i64, facts: &Value) -> Result<()> {
+    store::checkpoint(writer, hold, delivered, Some(facts))
 }
 
 /// Settles a call with what it cost, as one entry in the window of its hold; what cost nothing leaves none. Once: a call that

@@ -1,7 +1,7 @@
 //! All the SQL. The only place that names rusqlite or r2d2.
 //!
 //! [`Store::read`] gives a [`Reader`]: a snapshot of the database in a transaction of its own. [`Store::write`] gives a
-//! [`Writer`]: the one transaction that writes, shared with whatever else was waiting (see `writer.rs`), and answers only
+//! [`Writer`]: the one transaction that writes, shared with whatever else was waiting (see `writer/`), and answers only
 //! after it has been committed and synced.
 
 pub(crate) mod agent;

@@ -1,10 +1,11 @@
 //! A JSON object whose text is changed where something must change, and nowhere else.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
 use serde::Deserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -46,12 +47,73 @@ impl<'de> Visitor<'de> for Members<'de> {
     }
 }
 
+/// Looks through a value, and keeps the first name that one of its objects has twice.
+struct Twice<'f>(&'f mut Option<String>);
+
+impl<'de> DeserializeSeed<'de> for Twice<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Twice<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut names = BTreeSet::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if names.contains(&name) {
+                self.0.get_or_insert(name);
+            } else {
+                names.insert(name);
+            }
+            map.next_value_seed(Twice(self.0))?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(Twice(self.0))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
 impl Object {
     /// Reads a text.
     ///
     /// # Errors
-    /// `Malformed` for what is no JSON; `Invalid` for what is no object, or names a member twice: two readers could each
-    /// believe another one.
+    /// `Malformed` for what is no JSON; `Invalid` for what is no object, or names a member twice at whatever depth: two readers
+    /// could each believe another one.
     pub fn parse(text: String) -> Result<Self> {
         let malformed = |error: serde_json::Error| Error::Malformed(format!("malformed JSON: {error}"));
         if !text.trim_start().starts_with('{') {
@@ -61,18 +123,29 @@ impl Object {
         let mut reader = serde_json::Deserializer::from_str(&text);
         let members = reader.deserialize_map(Members(&text)).and_then(|members| reader.end().map(|()| members));
         let members = members.map_err(malformed)?;
-        let mut names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
-        names.sort_unstable();
-        if let Some(pair) = names.windows(2).find(|pair| pair.first() == pair.last()) {
-            return Err(Error::invalid(pair.first().copied().unwrap_or_default(), "is there twice"));
+        let mut twice = None;
+        Twice(&mut twice).deserialize(&mut serde_json::Deserializer::from_str(&text)).map_err(malformed)?;
+        match twice {
+            Some(name) => Err(Error::invalid(name, "is there twice")),
+            None => Ok(Self { text, members, added: Vec::new() }),
         }
-        Ok(Self { text, members, added: Vec::new() })
+    }
+
+    /// Each member's name and the text of its value.
+    pub fn members(&self) -> impl Iterator<Item = (&str, &str)> {
+        let added = self.added.iter().map(|(name, raw)| (*name, raw.as_str()));
+        let members = self.members.iter().map(|member| (member.name.as_str(), self.raw_of(member)));
+        added.chain(members)
+    }
+
+    fn raw_of<'o>(&'o self, member: &'o Member) -> &'o str {
+        member.changed.as_deref().or_else(|| self.text.get(member.place.clone())).unwrap_or("null")
     }
 
     /// The text of a member's value.
     pub fn raw(&self, name: &str) -> Option<&str> {
         let member = self.members.iter().find(|member| member.name == name)?;
-        member.changed.as_deref().or_else(|| self.text.get(member.place.clone()))
+        Some(self.raw_of(member))
     }
 
     /// The value of a member; null where there is none.
@@ -106,7 +179,7 @@ impl Object {
             text.push_str(&Value::from(member.name.as_str()).to_string());
             text.push(':');
             let start = text.len();
-            text.push_str(member.changed.as_deref().or_else(|| self.text.get(member.place.clone())).unwrap_or("null"));
+            text.push_str(self.raw_of(member));
             members.push(Member { name: member.name.clone(), place: start..text.len(), changed: None });
         }
         text.push_str(if members.is_empty() { "{}" } else { "}" });
@@ -189,8 +262,16 @@ mod tests {
         for text in ["", "{", "{\"a\":}", "nul", "{} {}", "{\"a\":01}"] {
             assert!(matches!(Object::parse(text.to_owned()), Err(Error::Malformed(_))), "{text}");
         }
-        for text in ["[]", "null", "5", "{\"a\":1,\"a\":2}", "{\"a\":1,\"b\":2,\"\\u0061\":2}"] {
+        for text in [
+            "[]",
+            "null",
+            "5",
+            "{\"a\":1,\"a\":2}",
+            "{\"a\":1,\"b\":2,\"\\u0061\":2}",
+            "{\"z\":[1.5,-1,true,null,{\"a\":\"x\",\"b\":{},\"\\u0061\":null}]}",
+        ] {
             assert!(matches!(Object::parse(text.to_owned()), Err(Error::Invalid(_))), "{text}");
         }
+        object("{\"a\":{\"a\":[{\"a\":1},{\"a\":2}]},\"b\":{\"a\":3}}");
     }
 }

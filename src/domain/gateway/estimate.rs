@@ -1,6 +1,6 @@
 //! What a prompt costs, as far as it can be told before it is sent.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Endpoint;
 use super::body::Object;
@@ -69,6 +69,8 @@ pub struct Prompt {
     pub images: i64,
     /// Recordings.
     pub audio: i64,
+    /// Bytes of names and labels that some templates write out: they are in the bound alone.
+    pub names_bytes: i64,
 }
 
 /// A count of a prompt's tokens, and a bound that it does not pass.
@@ -80,8 +82,56 @@ pub struct Estimate {
     pub bound: i64,
 }
 
-/// Members that are labels: they are in the count of a message.
-const LABELS: [&str; 5] = ["type", "role", "detail", "id", "status"];
+/// Members of messages and of their parts that are labels, in the count of a message, and up to how many bytes they are.
+const LABELS: [(&str, usize); 5] = [("role", 9), ("type", 24), ("detail", 24), ("status", 24), ("id", 64)];
+/// Longest name of a member of these that is known; no template writes them out.
+const NAME_BYTES_MAX: usize = 24;
+/// Members of a request that are no part of a prompt.
+const OUTSIDE: [&str; 10] = [
+    "model",
+    "user",
+    "metadata",
+    "stop",
+    "logit_bias",
+    "stream_options",
+    "include",
+    "safety_identifier",
+    "prompt_cache_key",
+    "background",
+];
+/// Members that choose among a few words: no part of a prompt up to [`CHOICE_BYTES_MAX`] bytes.
+const CHOICES: [&str; 10] = [
+    "audio",
+    "encoding_format",
+    "modalities",
+    "prompt_cache_retention",
+    "reasoning",
+    "reasoning_effort",
+    "service_tier",
+    "tool_choice",
+    "truncation",
+    "verbosity",
+];
+const CHOICE_BYTES_MAX: usize = 64;
+
+/// Where in a conversation a value stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// The conversation itself, or a message in it.
+    Message,
+    /// A part of what a message says.
+    Part,
+    /// Anywhere further in.
+    Inside,
+}
+
+fn is_label(name: &str, text: &str) -> bool {
+    LABELS.iter().any(|(label, bytes_max)| *label == name && text.len() <= *bytes_max)
+}
+
+fn length(text: &str) -> i64 {
+    i64::try_from(text.len()).unwrap_or(i64::MAX)
+}
 
 impl Prompt {
     /// Reads the prompt of a request.
@@ -90,18 +140,22 @@ impl Prompt {
     /// As [`Object::value`].
     pub fn read(endpoint: Endpoint, object: &Object) -> Result<Self> {
         let mut prompt = Self::default();
-        let (conversations, schemas): (&[&str], &[&str]) = match endpoint {
-            Endpoint::Chat => (&["messages", "prediction"], &["tools", "functions", "response_format"]),
-            Endpoint::Completions => (&["prompt", "suffix"], &[]),
-            Endpoint::Responses => (&["input", "instructions"], &["tools", "text"]),
-            Endpoint::Embeddings => (&["input"], &[]),
+        let conversations: &[&str] = match endpoint {
+            Endpoint::Chat => &["messages", "prediction"],
+            Endpoint::Completions => &["prompt", "suffix"],
+            Endpoint::Responses => &["input", "instructions"],
+            Endpoint::Embeddings => &["input"],
         };
         for name in conversations {
             prompt.add_conversation(&object.value(name)?);
         }
-        for raw in schemas.iter().filter_map(|name| object.raw(name)).filter(|raw| *raw != "null") {
-            prompt.schemas = prompt.schemas.saturating_add(1);
-            prompt.texts.push(raw.to_owned());
+        // Tools, the form of the answer, documents, a template: whatever is not known to stay outside may be read by the model.
+        for (name, raw) in object.members() {
+            let is_outside = OUTSIDE.contains(&name) || (CHOICES.contains(&name) && raw.len() <= CHOICE_BYTES_MAX);
+            if raw.starts_with(['"', '[', '{']) && !conversations.contains(&name) && !is_outside {
+                prompt.schemas = prompt.schemas.saturating_add(1);
+                prompt.texts.push(raw.to_owned());
+            }
         }
         Ok(prompt)
     }
@@ -115,41 +169,96 @@ impl Prompt {
             }
             _ => self.messages = self.messages.saturating_add(1),
         }
-        self.add(value);
+        self.add(value, Place::Message);
     }
 
-    fn add(&mut self, value: &Value) {
+    fn add(&mut self, value: &Value, place: Place) {
         match value {
             Value::String(text) => self.texts.push(text.clone()),
-            Value::Number(_) | Value::Bool(_) => self.tokens = self.tokens.saturating_add(1),
-            Value::Array(items) => items.iter().for_each(|item| self.add(item)),
-            Value::Object(members) => {
-                let kind = members.get("type").and_then(Value::as_str).unwrap_or_default();
-                match kind {
-                    "image_url" | "input_image" | "image" | "computer_screenshot" => {
-                        self.images = self.images.saturating_add(1);
-                        return;
-                    }
-                    "input_audio" | "audio" => {
-                        self.audio = self.audio.saturating_add(1);
-                        return;
-                    }
-                    // The pages of a file are seen as well as read.
-                    "file" | "input_file" => self.images = self.images.saturating_add(1),
-                    _ => {}
+            // One of a list of tokens.
+            Value::Number(_) if place == Place::Message => self.tokens = self.tokens.saturating_add(1),
+            Value::Number(number) => self.texts.push(number.to_string()),
+            Value::Bool(_) => self.tokens = self.tokens.saturating_add(1),
+            Value::Array(items) => items.iter().for_each(|item| self.add(item, place)),
+            Value::Object(members) => self.add_members(members, place),
+            Value::Null => {}
+        }
+    }
+
+    fn add_members(&mut self, members: &Map<String, Value>, place: Place) {
+        let kind = members.get("type").and_then(Value::as_str).unwrap_or_default();
+        let is_media = place == Place::Part && self.add_media(kind);
+        if place == Place::Part {
+            // What joins it to the part before.
+            self.names_bytes = self.names_bytes.saturating_add(1);
+        }
+        for (name, value) in members {
+            if place == Place::Inside || name.len() > NAME_BYTES_MAX {
+                self.names_bytes = self.names_bytes.saturating_add(length(name));
+            }
+            let label = value.as_str().filter(|text| is_label(name, text));
+            match (label, name.as_str(), value) {
+                (Some(label), ..) if place == Place::Inside => {
+                    self.names_bytes = self.names_bytes.saturating_add(length(label));
                 }
-                for (_, value) in members.iter().filter(|(name, _)| !LABELS.contains(&name.as_str())) {
-                    self.add(value);
+                (Some(_), ..) => {}
+                (None, "image_url" | "image" | "input_audio" | "audio" | "source", value) if is_media => {
+                    self.add_beside_media(value);
+                }
+                (None, "content" | "output", Value::Array(_)) if place != Place::Inside => self.add(value, Place::Part),
+                // A picture of a screen is all that the output of its call is.
+                (None, "output", Value::Object(output)) if place == Place::Message => {
+                    let is_screen = output.get("type").is_some_and(|kind| kind == "computer_screenshot");
+                    self.add(value, if is_screen { Place::Part } else { Place::Inside });
+                }
+                // What a model said before is a reference to what it was.
+                (None, "audio", Value::Object(_)) if place == Place::Message => {
+                    self.audio = self.audio.saturating_add(1);
+                }
+                _ => self.add(value, Place::Inside),
+            }
+        }
+    }
+
+    /// Counts a part that is seen or heard, and tells whether it is no text besides.
+    fn add_media(&mut self, kind: &str) -> bool {
+        match kind {
+            "image_url" | "input_image" | "image" | "computer_screenshot" => {
+                self.images = self.images.saturating_add(1);
+            }
+            "input_audio" | "audio" => self.audio = self.audio.saturating_add(1),
+            // The pages of a file are seen as well as read.
+            "file" | "input_file" => {
+                self.images = self.images.saturating_add(1);
+                return false;
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// What stands beside the bytes or the address of a picture or a recording.
+    fn add_beside_media(&mut self, media: &Value) {
+        match media {
+            Value::Object(members) => {
+                let is_media = |name: &str| ["url", "data", "file_id", "id"].contains(&name);
+                for (_, value) in members.iter().filter(|(name, value)| !(is_media(name) && value.is_string())) {
+                    match value.as_str() {
+                        Some(label) if label.len() <= NAME_BYTES_MAX => {
+                            self.names_bytes = self.names_bytes.saturating_add(length(label));
+                        }
+                        _ => self.add(value, Place::Inside),
+                    }
                 }
             }
-            Value::Null => {}
+            Value::String(_) => {}
+            other => self.add(other, Place::Inside),
         }
     }
 
     /// Bytes of all texts.
     pub fn text_bytes(&self) -> i64 {
-        let bytes = self.texts.iter().fold(0_usize, |sum, text| sum.saturating_add(text.len()));
-        i64::try_from(bytes).unwrap_or(i64::MAX)
+        self.texts.iter().fold(0, |sum, text| sum.saturating_add(length(text)))
     }
 
     /// The estimate, where the texts have `text_bytes`, and `text_tokens` by the tokenizer of `family`, or by another
@@ -157,7 +266,8 @@ impl Prompt {
     ///
     /// A message costs 3 tokens and the answer's beginning 3, as OpenAI documents it. The bound adds to that a margin of 8
     /// a message, 16 a description, 16 in all and a 32nd of the text, for what renders differently from how it is written.
-    /// In an unknown family the bound is a token a byte of text (no byte-level tokenizer makes more) and 16 a message.
+    /// In an unknown family the bound is a token a byte of text (no byte-level tokenizer makes more) and 16 a message. In both,
+    /// names of members that a template may write out are a token a byte.
     pub fn estimate(&self, family: Family, text_tokens: i64, text_bytes: i64, parts: PartBounds) -> Estimate {
         let fixed = self
             .tokens
@@ -176,6 +286,7 @@ impl Prompt {
                 fixed.saturating_add(text_bytes).saturating_add(pieces.saturating_mul(16))
             }
         };
+        let bound = bound.saturating_add(self.names_bytes);
         Estimate { count: count.min(bound), bound }
     }
 }
@@ -221,6 +332,41 @@ mod tests {
         found.texts.sort();
         assert_eq!(found.texts, ["[{\"type\":\"function\"}]", "a", "b", "c", "d", "{}"]);
         assert_eq!((found.messages, found.schemas, found.images, found.audio), (3, 1, 1, 1));
+    }
+
+    #[test]
+    fn nothing_that_is_text_is_taken_for_something_else() {
+        let long = "x".repeat(20_000);
+        let bound = |endpoint, text: &str| {
+            let found = prompt(endpoint, &text.replace("LONG", &long));
+            found.estimate(Family::Unknown, 1, found.text_bytes(), PARTS).bound
+        };
+        for message in [
+            r#"{"role":"user","type":"image_url","content":"LONG"}"#,
+            r#"{"role":"tool","type":"audio","content":"LONG"}"#,
+            r#"{"role":"userLONG","content":"x"}"#,
+            r#"{"role":"user","content":"x","status":"LONG"}"#,
+            r#"{"role":"user","content":{"type":"image_url","text":"LONG"}}"#,
+            r#"{"role":"user","content":{"LONG":1}}"#,
+            r#"{"role":"user","content":[{"type":"text","text":"x","detail":"LONG"}]}"#,
+            r#"{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"},"text":"LONG"}]}"#,
+            r#"{"role":"user","content":[{"type":"image_url","image_url":{"url":"x","detail":"LONG"}}]}"#,
+            r#"{"role":"assistant","tool_calls":[{"id":"LONG","type":"function","function":{"name":"f","arguments":"{}"}}]}"#,
+            r#"{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":{"LONG":1}}}]}"#,
+        ] {
+            let text = format!("{{\"messages\":[{message}]}}");
+            assert!((20_000..20_700 + PARTS.image).contains(&bound(Endpoint::Chat, &text)), "{message}");
+        }
+        for member in ["chat_template", "documents", "chat_template_kwargs", "functions", "unknown", "reasoning_effort"]
+        {
+            for value in [r#""LONG""#, r#"["LONG"]"#, r#"{"a":{"b":"LONG"}}"#] {
+                let text = format!("{{\"messages\":[],\"{member}\":{value}}}");
+                assert!(bound(Endpoint::Chat, &text) > 20_000, "{member} {value}");
+            }
+        }
+        let outside =
+            r#"{"messages":[],"user":"LONG","metadata":{"a":"LONG"},"stop":["LONG"],"reasoning_effort":"low"}"#;
+        assert_eq!(bound(Endpoint::Chat, outside), 16);
     }
 
     #[test]

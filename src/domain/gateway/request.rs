@@ -29,6 +29,8 @@ pub struct Request {
     pub output: Option<i64>,
     /// Answers that are generated: 0 where the call has none.
     pub choices: i64,
+    /// How often each prompt comes back before its answers: `echo`, for each of `n`.
+    pub echoes: i64,
 }
 
 /// Members that bound an answer, by what they are called in the call.
@@ -96,15 +98,17 @@ impl Request {
         }
         let prompts = if endpoint == Endpoint::Completions { prompts(&object.value("prompt")?) } else { 1 };
         let choices = if endpoint.has_output() { answers.saturating_mul(prompts) } else { 0 };
-        Ok(Self { endpoint, model, is_stream, wants_usage, output, choices })
+        let is_echoed = endpoint == Endpoint::Completions && object.value("echo")? == true;
+        let echoes = if is_echoed { whole(&object.value("n")?).unwrap_or(1) } else { 0 };
+        Ok(Self { endpoint, model, is_stream, wants_usage, output, choices, echoes })
     }
 
     /// Refuses what names state that the upstream keeps, and which all who share its key would share.
     ///
     /// # Errors
     /// `Refused` that names the member.
-    pub fn refuse_state(&self, object: &Object) -> Result<()> {
-        let names: &[&str] = match self.endpoint {
+    pub fn refuse_state(endpoint: Endpoint, object: &Object) -> Result<()> {
+        let names: &[&str] = match endpoint {
             Endpoint::Responses => &["previous_response_id", "conversation", "background", "prompt"],
             Endpoint::Chat => &["web_search_options"],
             Endpoint::Completions | Endpoint::Embeddings => &[],
@@ -119,13 +123,16 @@ impl Request {
                 return Err(refused(name));
             }
         }
-        let tools = object.value("tools")?;
-        let is_hosted = |tool: &Value| {
-            let kind = tool.get("type").and_then(Value::as_str).unwrap_or("function");
-            !["function", "custom", "local_shell", "apply_patch"].contains(&kind)
+        let is_hosted = match object.value("tools")? {
+            Value::Null => false,
+            Value::Array(tools) => tools.iter().any(|tool| !tool.is_object() || is_hosted(tool)),
+            _ => true,
         };
-        if tools.as_array().is_some_and(|tools| tools.iter().any(is_hosted)) {
+        if is_hosted {
             return Err(refused("tools"));
+        }
+        if names_hosted(&object.value("tool_choice")?) {
+            return Err(refused("tool_choice"));
         }
         Ok(())
     }
@@ -170,8 +177,32 @@ impl Request {
             named.extend(if thinks { names.first() } else { names.last() });
         }
         for name in named {
-            object.set(name, output_max.to_string());
+            // Of two names, one may bound the answer further.
+            let own = object.value(name).ok().as_ref().and_then(whole).unwrap_or(i64::MAX);
+            if own > output_max {
+                object.set(name, output_max.to_string());
+            }
         }
+    }
+}
+
+/// Whether a tool is one that the upstream runs itself.
+fn is_hosted(tool: &Value) -> bool {
+    let own = |kind: &Value| ["function", "custom", "local_shell", "apply_patch"].iter().any(|own| kind == own);
+    tool.get("type").is_some_and(|kind| !own(kind))
+}
+
+/// Whether a choice of tools names such a tool, by itself or in a list.
+fn names_hosted(choice: &Value) -> bool {
+    const WORDS: [&str; 6] = ["allowed_tools", "auto", "any", "none", "required", "tool"];
+    match choice {
+        Value::Object(members) => {
+            let is_word = members.get("type").is_some_and(|kind| WORDS.iter().any(|word| kind == word));
+            (!is_word && is_hosted(choice))
+                || ["tools", "allowed_tools"].iter().filter_map(|name| members.get(*name)).any(names_hosted)
+        }
+        Value::Array(choices) => choices.iter().any(names_hosted),
+        _ => false,
     }
 }
 
@@ -253,6 +284,10 @@ mod tests {
             adapted(Endpoint::Chat, "{\"max_completion_tokens\":99,\"model\":\"m\"}", "real"),
             "{\"max_completion_tokens\":9,\"model\":\"real\"}"
         );
+        assert_eq!(
+            adapted(Endpoint::Chat, "{\"max_tokens\":2,\"max_completion_tokens\":99,\"model\":\"m\"}", "m"),
+            "{\"max_tokens\":2,\"max_completion_tokens\":9,\"model\":\"m\"}"
+        );
         let text = "{\"model\":\"m\",\"store\":true}";
         assert_eq!(
             adapted(Endpoint::Responses, text, "m"),
@@ -265,7 +300,7 @@ mod tests {
 
     #[test]
     fn state_of_the_upstream_is_refused() {
-        let refuses = |endpoint, text: &str| read(endpoint, text).refuse_state(&object(text)).is_err();
+        let refuses = |endpoint, text: &str| Request::refuse_state(endpoint, &object(text)).is_err();
         for text in [
             "{\"model\":\"m\",\"previous_response_id\":\"resp_1\"}",
             "{\"model\":\"m\",\"conversation\":{\"id\":\"c\"}}",
@@ -273,6 +308,10 @@ mod tests {
             "{\"model\":\"m\",\"prompt\":{\"id\":\"p\"}}",
             "{\"model\":\"m\",\"tools\":[{\"type\":\"file_search\",\"vector_store_ids\":[\"v\"]}]}",
             "{\"model\":\"m\",\"tools\":[{\"type\":\"web_search\"}]}",
+            "{\"model\":\"m\",\"tools\":{\"type\":\"web_search\"}}",
+            "{\"model\":\"m\",\"tools\":[[{\"type\":\"web_search\"}]]}",
+            "{\"model\":\"m\",\"tool_choice\":{\"type\":\"web_search_preview\"}}",
+            "{\"model\":\"m\",\"tool_choice\":{\"type\":\"allowed_tools\",\"mode\":\"auto\",\"tools\":[{\"type\":\"mcp\"}]}}",
             "{\"model\":\"m\",\"input\":[{\"role\":\"user\",\"content\":[{\"type\":\"input_file\",\"file_id\":\"f\"}]}]}",
             "{\"model\":\"m\",\"input\":[{\"type\":\"item_reference\",\"id\":\"i\"}]}",
         ] {
@@ -280,6 +319,9 @@ mod tests {
         }
         for text in [
             "{\"model\":\"m\",\"previous_response_id\":null,\"background\":false,\"input\":\"file_id\"}",
+            "{\"model\":\"m\",\"tools\":null,\"tool_choice\":\"auto\"}",
+            "{\"model\":\"m\",\"tools\":[],\"tool_choice\":{\"type\":\"function\",\"name\":\"f\"}}",
+            "{\"model\":\"m\",\"tool_choice\":{\"type\":\"allowed_tools\",\"mode\":\"auto\",\"tools\":[{\"type\":\"function\"}]}}",
             "{\"model\":\"m\",\"tools\":[{\"type\":\"function\",\"name\":\"f\",\"parameters\":{\"properties\":{\"file_id\":{}}}}]}",
         ] {
             assert!(!refuses(Endpoint::Responses, text), "{text}");

@@ -20,18 +20,20 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Reads a `usage` object of either dialect. None where it is no whole count: a number that is missing, negative, no
-    /// integer or past what an entry can hold is not believed, and neither is one that is all zeros.
-    pub fn parse(usage: &Value) -> Option<Self> {
+    /// Reads a `usage` object of either dialect, of a call whose answer has tokens of its own or has none (`has_output`).
+    /// None where it is no whole count: a number that is missing, negative, no integer or past what an entry can hold is not
+    /// believed, and neither is one that is all zeros. What the answer cost may also be what the total leaves of it.
+    pub fn parse(usage: &Value, has_output: bool) -> Option<Self> {
         let number = |value: &Value| value.as_i64().filter(|number| (0..=AMOUNT_MAX).contains(number));
         let either = |one: &str, other: &str| usage.get(one).or_else(|| usage.get(other));
         let prompt = number(either("prompt_tokens", "input_tokens")?)?;
+        let said = usage.get("total_tokens").and_then(number).unwrap_or(0);
         let completion = match either("completion_tokens", "output_tokens") {
+            None | Some(Value::Null) if has_output => Some(said.saturating_sub(prompt)).filter(|rest| *rest > 0)?,
             None | Some(Value::Null) => 0,
             Some(value) => number(value)?,
         };
         let sum = prompt.saturating_add(completion);
-        let said = usage.get("total_tokens").and_then(number).unwrap_or(0);
         let detail = |one: &str, other: &str, name: &str| either(one, other)?.get(name).and_then(number);
         let total = sum.max(said);
         (1..=AMOUNT_MAX).contains(&total).then(|| Self {
@@ -45,8 +47,10 @@ impl Usage {
 }
 
 /// Members that are labels, not what a model wrote.
-const LABELS: [&str; 12] = [
+const LABELS: [&str; 15] = [
     "id",
+    "item_id",
+    "annotations",
     "type",
     "role",
     "status",
@@ -55,6 +59,8 @@ const LABELS: [&str; 12] = [
     "index",
     "finish_reason",
     "encrypted_content",
+    // A picture.
+    "result",
     "logprobs",
     "data",
     "obfuscation",
@@ -75,14 +81,30 @@ pub fn written(value: &Value, visit: &mut impl FnMut(&str)) {
     }
 }
 
-/// Hands what a whole answer says to `visit`: its choices' messages or texts, or its output items.
+/// Hands what a whole answer says to `visit`: its choices' messages or texts, or its output items; or else whatever it has.
 pub fn written_in_answer(answer: &Value, visit: &mut impl FnMut(&str)) {
-    for choice in answer.get("choices").and_then(Value::as_array).into_iter().flatten() {
+    let (choices, output) = (answer.get("choices").and_then(Value::as_array), answer.get("output"));
+    if choices.is_none() && output.is_none() {
+        return written_in_other(answer, visit);
+    }
+    for choice in choices.into_iter().flatten() {
         for name in ["message", "text"] {
             choice.get(name).into_iter().for_each(|value| written(value, visit));
         }
     }
-    answer.get("output").into_iter().for_each(|output| written(output, visit));
+    output.into_iter().for_each(|output| written(output, visit));
+}
+
+/// Hands the texts of what is no answer of the dialect to `visit`, but for those that are surely not a model's.
+pub fn written_in_other(value: &Value, visit: &mut impl FnMut(&str)) {
+    const AROUND: [&str; 5] = ["error", "model", "service_tier", "system_fingerprint", "usage"];
+    match value.as_object() {
+        Some(members) => {
+            let beside = |name: &str| !AROUND.contains(&name) && !LABELS.contains(&name);
+            members.iter().filter(|(name, _)| beside(name)).for_each(|(_, value)| written(value, visit));
+        }
+        None => written(value, visit),
+    }
 }
 
 #[cfg(test)]
@@ -98,17 +120,19 @@ mod tests {
         let responses = json!({"input_tokens": 7, "output_tokens": 5, "total_tokens": 12,
             "input_tokens_details": {"cached_tokens": 3}, "output_tokens_details": {"reasoning_tokens": 2}});
         let expected = Usage { prompt: 7, completion: 5, total: 12, cached: Some(3), reasoning: Some(2) };
-        assert_eq!((Usage::parse(&chat), Usage::parse(&responses)), (Some(expected), Some(expected)));
+        assert_eq!((Usage::parse(&chat, true), Usage::parse(&responses, true)), (Some(expected), Some(expected)));
         let embeddings = json!({"prompt_tokens": 7, "total_tokens": 7});
-        assert_eq!(Usage::parse(&embeddings).unwrap().total, 7);
+        assert_eq!(Usage::parse(&embeddings, false).unwrap().total, 7);
     }
 
     #[test]
     fn the_greater_of_sum_and_total_counts() {
         let thought = json!({"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 40});
-        assert_eq!(Usage::parse(&thought).unwrap().total, 40);
+        assert_eq!(Usage::parse(&thought, true).unwrap().total, 40);
         let lying = json!({"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 1});
-        assert_eq!(Usage::parse(&lying).unwrap().total, 12);
+        assert_eq!(Usage::parse(&lying, true).unwrap().total, 12);
+        let untold = Usage::parse(&json!({"prompt_tokens": 7, "total_tokens": 12}), true).unwrap();
+        assert_eq!((untold.completion, untold.total), (5, 12));
     }
 
     #[test]
@@ -123,8 +147,10 @@ mod tests {
             json!({"prompt_tokens": 1e300, "completion_tokens": 5}),
             json!({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}),
             json!({"prompt_tokens": AMOUNT_MAX, "completion_tokens": 5}),
+            json!({"prompt_tokens": 7}),
+            json!({"prompt_tokens": 7, "completion_tokens": null, "total_tokens": 7}),
         ] {
-            assert_eq!(Usage::parse(&usage), None, "{usage}");
+            assert_eq!(Usage::parse(&usage, true), None, "{usage}");
         }
     }
 
@@ -136,5 +162,9 @@ mod tests {
         written_in_answer(&answer, &mut |text| texts.push(text.to_owned()));
         texts.sort();
         assert_eq!(texts, ["a", "b", "{}"]);
+        let mut texts = Vec::new();
+        let other = json!({"model": "m", "error": {"message": "no"}, "id": "x", "message": {"role": "assistant", "content": "a"}});
+        written_in_answer(&other, &mut |text| texts.push(text.to_owned()));
+        assert_eq!(texts, ["a"]);
     }
 }

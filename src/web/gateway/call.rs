@@ -1,7 +1,7 @@
 //! One call, from its hold to its end.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
@@ -21,13 +21,14 @@ use super::watch::Watch;
 use super::{Reply, limits, problem_of};
 use crate::adapter::sse::Parser;
 use crate::adapter::tokenizer::INLINE_BYTES_MAX;
-use crate::adapter::upstream::{Fault, Opened};
-use crate::domain::gateway::Wish;
+use crate::adapter::upstream::{Asked, Fault, Opened};
 use crate::domain::gateway::body::Object;
 use crate::domain::gateway::request::Request;
 use crate::domain::gateway::usage::{Usage, written_in_answer};
+use crate::domain::gateway::{Endpoint, Wish};
 use crate::domain::{Error, Result};
 use crate::service::gateway::{self, Owner};
+use crate::store::Writer;
 use crate::web::problem::Failure;
 use crate::web::state::{AppState, Known};
 
@@ -62,13 +63,15 @@ pub(super) struct Call {
     pub(super) target: Target,
     pub(super) recall: Option<Recall>,
     pub(super) facts: Facts,
+    /// The call without the memories that were added to it.
+    pub(super) plain: Option<(Object, Facts)>,
     pub(super) headers: HeaderMap,
     pub(super) started: Instant,
 }
 
 impl Call {
     /// Holds, asks, answers, settles.
-    pub(super) async fn run(self, mut reply: Reply) {
+    pub(super) async fn run(mut self, mut reply: Reply) {
         if *self.state.calls.stopping().borrow() {
             return drop(reply.send(Err(Failure(stopping()))));
         }
@@ -83,7 +86,7 @@ impl Call {
                 let embedded = watch.over(reply.closed(), work).await;
                 let answer = match embedded {
                     Ok(embedded) => self.give_embedded(&mut held, embedded).await,
-                    Err(outcome) => self.give_up(&mut held, outcome, true).await,
+                    Err(outcome) => self.give_up(&mut held, outcome, Some("builtin".into())).await,
                 };
                 drop(reply.send(answer.map_err(Failure)));
             }
@@ -91,27 +94,39 @@ impl Call {
         }
     }
 
-    async fn hold(&self) -> Result<Held> {
+    /// Holds what the call may cost. Where that does not fit any more with the memories that were added, without them.
+    async fn hold(&mut self) -> Result<Held> {
         let (policy, bounds) = (self.state.quota.clone(), self.state.config.gateway.output);
-        let estimate = self.facts.estimate;
-        let wish = Wish { prompt: estimate.bound, output: self.request.output, choices: self.request.choices };
-        let facts = Value::Object(self.facts.to_metadata());
+        let asked = |facts: &Facts| {
+            let (output, choices) = (self.request.output, self.request.choices);
+            let wish = Wish { prompt: facts.estimate.bound, output, choices };
+            (wish, facts.estimate.count, Value::Object(facts.to_metadata()))
+        };
+        let (whole, plain) = (asked(&self.facts), self.plain.as_ref().map(|(_, facts)| asked(facts)));
         let opened = self.state.write_ahead(&self.known, move |writer, caller| {
             let owner = Owner { user: caller.user.key, tier: caller.tier().to_owned() };
-            let opened = gateway::open(writer, &policy, caller.holder(), (wish, bounds), estimate.count, &facts)?;
-            Ok((owner, opened))
+            let open = |writer: &mut Writer<'_>, (wish, count, facts): &(Wish, i64, Value)| {
+                gateway::open(writer, &policy, caller.holder(), (*wish, bounds), *count, facts)
+            };
+            match (open(writer, &whole), &plain) {
+                (Err(Error::QuotaExceeded(_)), Some(plain)) => Ok((owner, open(writer, plain)?, true)),
+                (opened, _) => Ok((owner, opened?, false)),
+            }
         });
         // The upstream is asked while the hold is being written: what it says is passed on only once that is done.
-        let (opened, commit) = opened.await?;
-        Ok(Held::new(self.state.clone(), opened, commit, self.facts.clone(), self.started))
+        let ((owner, opened, is_plain), commit) = opened.await?;
+        if let Some((object, facts)) = self.plain.take().filter(|_| is_plain) {
+            (self.object, self.facts) = (object, facts);
+        }
+        Ok(Held::new(self.state.clone(), (owner, opened), commit, self.facts.clone(), self.started))
     }
 
     async fn ask(mut self, held: &mut Held, watch: &mut Watch, mut reply: Reply) {
-        let sent = AtomicBool::new(false);
+        let sent_to = Asked::default();
         let asked = match self.adapted(held) {
             Ok((candidates, body)) => {
                 let path = self.request.endpoint.path();
-                let work = self.state.upstreams.ask(&candidates, path, (&body, &self.headers), &sent);
+                let work = self.state.upstreams.ask(&candidates, path, (&body, &self.headers), &sent_to);
                 watch.over(reply.closed(), work).await
             }
             Err(error) => {
@@ -120,20 +135,22 @@ impl Call {
             }
         };
         let answer = match asked {
-            Err(outcome) => self.give_up(held, outcome, sent.load(Ordering::Relaxed)).await,
+            Err(outcome) => self.give_up(held, outcome, sent_to.upstream()).await,
             Ok(Err(fault)) => self.give_fault(held, &fault).await,
             Ok(Ok(opened)) => {
                 held.upstream = Some(opened.upstream.clone());
-                if opened.is_stream() && opened.status().is_success() {
+                if opened.is_stream(self.request.is_stream) && opened.status().is_success() {
                     return self.pass_on(held, watch, reply, opened).await;
                 }
-                let status = opened.status();
-                let headers = passed_back(opened.headers());
+                held.first_token = Some(held.elapsed());
+                let (status, headers, mask) = (opened.status(), passed_back(&opened), opened.mask.clone());
                 let limit = self.state.config.gateway.answer_bytes_max;
+                let upstream = Some(opened.upstream.clone());
                 match watch.over(reply.closed(), read_all(opened, limit)).await {
-                    Err(outcome) => self.give_up(held, outcome, true).await,
+                    Err(outcome) => self.give_up(held, outcome, upstream).await,
                     Ok(Err(fault)) => self.give_fault(held, &fault).await,
-                    Ok(Ok(bytes)) => self.give_whole(held, status, headers, bytes).await,
+                    Ok(Ok(bytes)) if status.is_success() => self.give_whole(held, status, headers, bytes).await,
+                    Ok(Ok(bytes)) => self.give_refusal(held, status, headers, mask.apply(bytes)).await,
                 }
             }
         };
@@ -151,14 +168,15 @@ impl Call {
     }
 
     /// A call that ended from outside before its answer began. What it costs is its prompt, where an upstream had it by then.
-    async fn give_up(&self, held: &mut Held, outcome: Outcome, was_sent: bool) -> Result<Response> {
+    async fn give_up(&self, held: &mut Held, outcome: Outcome, sent_to: Option<Arc<str>>) -> Result<Response> {
         let (status, error) = match outcome {
             Outcome::CredentialEnded => (401, Error::Unauthenticated),
             Outcome::ClientGone => (499, Error::Timeout),
             _ => (503, stopping()),
         };
-        if was_sent {
-            held.settle(&mut Meter::new(self.facts.family), status, outcome).await?;
+        if sent_to.is_some() {
+            held.upstream = sent_to;
+            held.settle(&mut self.meter(), status, outcome).await?;
         } else {
             held.give_back().await?;
         }
@@ -181,7 +199,7 @@ impl Call {
                 return Err(error);
             }
         };
-        let mut meter = Meter::new(self.facts.family);
+        let mut meter = self.meter();
         meter.usage = Some(Wanted::usage(self.facts.estimate.count));
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         held.upstream = Some("builtin".into());
@@ -189,7 +207,7 @@ impl Call {
         Ok(self.respond(held, StatusCode::OK, headers, Body::from(answer)))
     }
 
-    /// A whole answer, as it came. What was refused costs nothing.
+    /// A whole answer, as it came.
     async fn give_whole(
         &self,
         held: &mut Held,
@@ -197,26 +215,34 @@ impl Call {
         headers: HeaderMap,
         bytes: Bytes,
     ) -> Result<Response> {
-        if status.is_success() {
-            let family = self.facts.family;
-            let count = {
-                let bytes = bytes.clone();
-                move || meter_of(family, &bytes)
-            };
-            // Another thread costs more than a short answer, whose family's ranks the prompt has unpacked.
-            let mut meter = if bytes.len() <= INLINE_BYTES_MAX {
-                count()
-            } else {
-                let counted = tokio::task::spawn_blocking(count).await;
-                counted.map_err(|panic| Error::Internal(format!("an answer: {panic}")))?
-            };
-            held.settle(&mut meter, status.as_u16(), Outcome::Complete).await?;
-            if self.recall.as_ref().is_some_and(|recall| recall.keeps) {
-                self.keep(said_in(&bytes));
-            }
+        let count = {
+            let (meter, has_output) = (self.meter(), self.request.endpoint != Endpoint::Embeddings);
+            let (bytes, allowance) = (bytes.clone(), held.allowance());
+            move || metered(meter, has_output, allowance, &bytes)
+        };
+        // Another thread costs more than a short answer, whose family's ranks the prompt has unpacked.
+        let mut meter = if bytes.len() <= INLINE_BYTES_MAX {
+            count()
         } else {
-            held.give_back().await?;
+            let counted = tokio::task::spawn_blocking(count).await;
+            counted.map_err(|panic| Error::Internal(format!("an answer: {panic}")))?
+        };
+        held.settle(&mut meter, status.as_u16(), Outcome::Complete).await?;
+        if self.recall.as_ref().is_some_and(|recall| recall.keeps) {
+            self.keep(said_in(&bytes));
         }
+        Ok(self.respond(held, status, headers, Body::from(bytes)))
+    }
+
+    /// What was refused costs nothing.
+    async fn give_refusal(
+        &self,
+        held: &mut Held,
+        status: StatusCode,
+        headers: HeaderMap,
+        bytes: Bytes,
+    ) -> Result<Response> {
+        held.give_back().await?;
         Ok(self.respond(held, status, headers, Body::from(bytes)))
     }
 
@@ -226,7 +252,7 @@ impl Call {
             return drop(reply.send(Err(Failure(error))));
         }
         let (caller, pieces) = mpsc::channel(PIECES_WAITING_MAX);
-        let mut headers = passed_back(opened.headers());
+        let mut headers = passed_back(&opened);
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
         let response = self.respond(held, opened.status(), headers, Body::new(Pieces(pieces)));
@@ -235,7 +261,7 @@ impl Call {
         let _ = reply.send(Ok(response));
         let stream = Stream {
             held,
-            meter: Meter::new(self.facts.family),
+            meter: self.meter(),
             dialect: Dialect::new(self.request.endpoint, self.request.wants_usage).keeping(keeps),
             endpoint: self.request.endpoint,
             parser: Parser::new(self.state.config.gateway.answer_bytes_max),
@@ -245,6 +271,10 @@ impl Call {
         if let Some(said) = stream.run(opened, watch).await {
             self.keep(said);
         }
+    }
+
+    fn meter(&self) -> Meter {
+        Meter::new(self.facts.family, self.facts.echoed)
     }
 
     fn respond(&self, held: &Held, status: StatusCode, headers: HeaderMap, body: Body) -> Response {
@@ -274,9 +304,11 @@ fn stopping() -> Error {
     Error::Unavailable("the server is stopping; ask again in a moment".to_owned())
 }
 
-fn passed_back(headers: &HeaderMap) -> HeaderMap {
+fn passed_back(opened: &Opened) -> HeaderMap {
     let names = PASSED_BACK.iter().map(|name| HeaderName::from_static(name));
-    names.filter_map(|name| Some((name.clone(), headers.get(name)?.clone()))).collect()
+    let has_key = |value: &HeaderValue| opened.mask.apply(Bytes::copy_from_slice(value.as_bytes())) != value.as_bytes();
+    let values = names.filter_map(|name| Some((name.clone(), opened.headers().get(name)?.clone())));
+    values.filter(|(_, value)| !has_key(value)).collect()
 }
 
 async fn read_all(mut opened: Opened, limit: usize) -> Result<Bytes, Fault> {
@@ -302,18 +334,20 @@ fn said_in(bytes: &[u8]) -> String {
     parts.filter(|part| part["type"] == "output_text").filter_map(|part| part["text"].as_str()).collect()
 }
 
-/// What a whole answer says that it cost, or else what it says.
-fn meter_of(family: crate::domain::gateway::estimate::Family, bytes: &[u8]) -> Meter {
+/// What a whole answer says that it cost, or else what it says; what cannot be read is no more than was held for it.
+fn metered(mut meter: Meter, has_output: bool, allowance: i64, bytes: &[u8]) -> Meter {
     #[derive(serde::Deserialize)]
     struct Counted {
         #[serde(default)]
         usage: Value,
     }
-    let mut meter = Meter::new(family);
-    meter.usage = serde_json::from_slice::<Counted>(bytes).ok().and_then(|counted| Usage::parse(&counted.usage));
-    if meter.usage.is_none() {
-        let answer = serde_json::from_slice(bytes).unwrap_or_default();
-        written_in_answer(&answer, &mut |text| meter.write(0, text));
+    let counted = serde_json::from_slice::<Counted>(bytes).ok();
+    meter.usage = counted.and_then(|counted| Usage::parse(&counted.usage, has_output));
+    if meter.usage.is_none() && has_output {
+        match serde_json::from_slice(bytes) {
+            Ok(answer) => written_in_answer(&answer, &mut |text| meter.write(0, text)),
+            Err(_) => meter.write_at_most(allowance, &String::from_utf8_lossy(bytes)),
+        }
         meter.count();
     }
     meter

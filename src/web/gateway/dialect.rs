@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::meter::Meter;
 use crate::domain::gateway::Endpoint;
-use crate::domain::gateway::usage::{Usage, written};
+use crate::domain::gateway::usage::{Usage, written, written_in_other};
 
 /// What is to be done with an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(super) struct Dialect {
     /// Choices that have begun, and those that have ended.
     begun: BTreeSet<u64>,
     ended: BTreeSet<u64>,
+    /// The number of the event that was read last, where events have one.
+    number: Option<u64>,
     /// What the first choice says, where it is kept.
     said: Option<String>,
     /// Whether the event said something a model wrote.
@@ -42,6 +44,7 @@ impl Dialect {
             head: Value::Null,
             begun: BTreeSet::new(),
             ended: BTreeSet::new(),
+            number: None,
             said: None,
             has_said: false,
         }
@@ -58,22 +61,35 @@ impl Dialect {
         self.said
     }
 
-    /// Reads an event's data into the meter. What is no JSON is the caller's to make sense of.
+    /// Reads an event's data into the meter. What is not of the dialect is the caller's to make sense of, and counts as text.
     pub(super) fn read(&mut self, data: &str, meter: &mut Meter) -> Verdict {
-        if data.trim() == "[DONE]" {
+        if is_done(data) {
             return Verdict::Last;
         }
-        let Ok(event) = serde_json::from_str::<Value>(data) else { return Verdict::Pass };
-        match self.endpoint {
-            Endpoint::Responses => self.read_response(event, meter),
-            Endpoint::Chat | Endpoint::Completions | Endpoint::Embeddings => self.read_chunk(event, meter),
+        match (serde_json::from_str::<Value>(data), self.endpoint) {
+            (Err(_), _) => {
+                self.say(0, data, meter);
+                Verdict::Pass
+            }
+            (Ok(event), Endpoint::Responses) => self.read_response(event, meter),
+            (Ok(event), _) => self.read_chunk(event, meter),
+        }
+    }
+
+    /// Takes a text that was delivered.
+    pub(super) fn say(&mut self, choice: u64, text: &str, meter: &mut Meter) {
+        if !text.is_empty() {
+            self.has_said = true;
+            meter.write(choice, text);
         }
     }
 
     fn read_chunk(&mut self, chunk: Value, meter: &mut Meter) -> Verdict {
-        let usage = Usage::parse(&chunk["usage"]);
-        meter.usage = usage.or(meter.usage);
-        let choices = chunk["choices"].as_array().map(Vec::as_slice).unwrap_or_default();
+        meter.usage = Usage::parse(&chunk["usage"], true).or(meter.usage);
+        let Some(choices) = chunk["choices"].as_array() else {
+            written_in_other(&chunk, &mut |text| self.say(0, text, meter));
+            return self.verdict(&chunk);
+        };
         for choice in choices {
             let index = choice["index"].as_u64().unwrap_or(0);
             self.begun.insert(index);
@@ -83,43 +99,60 @@ impl Dialect {
             if let (Some(whole), 0, Some(text)) = (&mut self.said, index, choice["delta"]["content"].as_str()) {
                 whole.push_str(text);
             }
-            for said in [&choice["delta"], &choice["text"]] {
-                written(said, &mut |text| {
-                    self.has_said |= !text.is_empty();
-                    meter.write(index, text);
-                });
+            for said in [&choice["delta"], &choice["text"], &choice["message"]] {
+                written(said, &mut |text| self.say(index, text, meter));
             }
         }
-        let verdict =
-            if usage.is_some() && choices.is_empty() && !self.wants_usage { Verdict::Hide } else { Verdict::Pass };
+        let verdict = self.verdict(&chunk);
         if self.head.is_null() {
             self.head = chunk;
         }
         verdict
     }
 
+    /// A chunk that tells the cost alone, whatever we think of its numbers, answers what we asked.
+    fn verdict(&self, chunk: &Value) -> Verdict {
+        let says_more = chunk["choices"].as_array().is_some_and(|choices| !choices.is_empty());
+        if chunk["usage"].is_null() || says_more || self.wants_usage { Verdict::Pass } else { Verdict::Hide }
+    }
+
     fn read_response(&mut self, mut event: Value, meter: &mut Meter) -> Verdict {
-        let kind = event["type"].as_str().unwrap_or_default();
-        if let Some(text) = event["delta"].as_str().filter(|_| kind.rsplit('.').next() == Some("delta")) {
-            self.has_said |= !text.is_empty();
-            meter.write(event["output_index"].as_u64().unwrap_or(0), text);
-            if let Some(whole) = self.said.as_mut().filter(|_| kind == "response.output_text.delta") {
-                whole.push_str(text);
+        let kind = event["type"].as_str().unwrap_or_default().to_owned();
+        let index = event["output_index"].as_u64().unwrap_or(0);
+        match kind.rsplit('.').next() {
+            Some("delta") => {
+                if let Some(text) = event["delta"].as_str() {
+                    self.say(index, text, meter);
+                    if let Some(whole) = self.said.as_mut().filter(|_| kind == "response.output_text.delta") {
+                        whole.push_str(text);
+                    }
+                }
+            }
+            Some("") => written_in_other(&event, &mut |text| self.say(index, text, meter)),
+            // What is whole has come in pieces before, or has not.
+            Some("done") => self.say_rest(index, &event, meter),
+            _ => {
+                let items = event["response"]["output"].as_array().map(Vec::as_slice).unwrap_or_default();
+                (0..).zip(items).for_each(|(index, item)| self.say_rest(index, item, meter));
             }
         }
-        let is_last = ["response.completed", "response.incomplete", "response.failed"].contains(&kind);
-        meter.usage = Usage::parse(&event["response"]["usage"]).or(meter.usage);
+        let is_last = ["response.completed", "response.incomplete", "response.failed"].contains(&kind.as_str());
+        meter.usage = Usage::parse(&event["response"]["usage"], true).or(meter.usage);
         if kind == "response.created" {
             self.head = event["response"].take();
         }
-        if let Some(number) = event["sequence_number"].as_u64() {
-            // The number that the next event would have.
-            self.begun = BTreeSet::from([number.saturating_add(1)]);
-        }
+        self.number = event["sequence_number"].as_u64().or(self.number);
         if is_last { Verdict::Last } else { Verdict::Pass }
     }
 
-    /// The events that end an answer which has used up what was held for it, as a model ends one that is too long.
+    fn say_rest(&mut self, index: u64, whole: &Value, meter: &mut Meter) {
+        let mut text = String::new();
+        written(whole, &mut |said| text.push_str(said));
+        self.has_said |= meter.write_rest(index, &text);
+    }
+
+    /// The events that end an answer which has used up what was held for it, as a model ends one that is too long. They stand in
+    /// the place of the one that was read last.
     pub(super) fn cut(&self, prompt: i64, said: i64) -> String {
         if self.endpoint == Endpoint::Responses {
             return self.cut_response(prompt, said);
@@ -160,22 +193,30 @@ impl Dialect {
             "input_tokens": prompt, "output_tokens": said, "total_tokens": prompt.saturating_add(said),
             "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0},
         });
-        let number = self.begun.first().copied().unwrap_or(0);
+        let number = self.number.unwrap_or(0);
         let event = json!({"type": "response.incomplete", "sequence_number": number, "response": response});
         format!("event: response.incomplete\ndata: {event}\n\n")
     }
-}
 
-/// The event that tells why an answer ends before its end.
-pub(super) fn failure_event(endpoint: Endpoint, code: &str, message: &str) -> String {
-    match endpoint {
-        Endpoint::Responses => {
-            let event = json!({"type": "error", "code": code, "message": message, "param": null});
-            format!("event: error\ndata: {event}\n\n")
-        }
-        Endpoint::Chat | Endpoint::Completions | Endpoint::Embeddings => {
-            let error = json!({"error": {"message": message, "type": "server_error", "param": null, "code": code}});
-            format!("data: {error}\n\n")
+    /// The event that tells why an answer ends before its end.
+    pub(super) fn failure(&self, code: &str, message: &str) -> String {
+        match self.endpoint {
+            Endpoint::Responses => {
+                let number = self.number.map_or(0, |number| number.saturating_add(1));
+                let event = json!({
+                    "type": "error", "sequence_number": number, "code": code, "message": message, "param": null,
+                });
+                format!("event: error\ndata: {event}\n\n")
+            }
+            Endpoint::Chat | Endpoint::Completions | Endpoint::Embeddings => {
+                let error = json!({"error": {"message": message, "type": "server_error", "param": null, "code": code}});
+                format!("data: {error}\n\n")
+            }
         }
     }
+}
+
+/// Whether an event's data are the mark of an end.
+pub(super) fn is_done(data: &str) -> bool {
+    data.trim() == "[DONE]"
 }

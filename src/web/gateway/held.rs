@@ -56,6 +56,8 @@ pub(super) struct Facts {
     pub(super) is_stream: bool,
     pub(super) family: Family,
     pub(super) estimate: Estimate,
+    /// Tokens of the prompt that come back in the answer and are no part of it.
+    pub(super) echoed: i64,
     /// What of the user's memories went with it, where that was asked for.
     pub(super) recalled: Option<Recalled>,
 }
@@ -76,6 +78,12 @@ impl Facts {
         }
         metadata
     }
+}
+
+/// Adds what is not null.
+fn add<const N: usize>(metadata: &mut Map<String, Value>, members: [(&str, Value); N]) {
+    let known = members.into_iter().filter(|(_, value)| !value.is_null());
+    metadata.extend(known.map(|(name, value)| (name.to_owned(), value)));
 }
 
 /// A call under way.
@@ -137,10 +145,16 @@ impl Held {
         self.started.elapsed()
     }
 
-    /// Notes what has been delivered of a stream.
+    /// Most tokens of an answer that its hold covers.
+    pub(super) fn allowance(&self) -> i64 {
+        self.grant.hold.saturating_sub(self.facts.estimate.count)
+    }
+
+    /// Notes what has been delivered of a stream, and what is known of it by now.
     pub(super) async fn checkpoint(&self, said: i64) {
         let (hold, delivered) = (self.hold, self.facts.estimate.count.saturating_add(said));
-        let written = self.state.store.write(move |writer| gateway::checkpoint(writer, hold, delivered)).await;
+        let facts = Value::Object(self.progress(200));
+        let written = self.state.store.write(move |writer| gateway::checkpoint(writer, hold, delivered, &facts)).await;
         if let Err(error) = written {
             tracing::warn!(?error, "a checkpoint could not be written; the next one tries again");
         }
@@ -159,26 +173,36 @@ impl Held {
         let ours = (prompt.saturating_add(said), prompt, said, ours);
         let theirs = meter.usage.map(|usage| (usage.total, usage.prompt, usage.completion, "upstream"));
         let (amount, prompt, completion, counted) = theirs.unwrap_or(ours);
-        let mut metadata = self.facts.to_metadata();
-        let millis = |time: Duration| Value::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let mut metadata = self.progress(status);
         let usage = meter.usage;
-        for (name, value) in [
-            ("upstream", self.upstream.as_deref().map_or(Value::Null, Value::from)),
-            ("promptTokens", prompt.into()),
-            ("completionTokens", completion.into()),
-            ("cachedTokens", usage.and_then(|usage| usage.cached).into()),
-            ("reasoningTokens", usage.and_then(|usage| usage.reasoning).into()),
-            ("durationMs", millis(self.elapsed())),
-            ("firstTokenMs", self.first_token.map_or(Value::Null, millis)),
-            ("status", status.into()),
-            ("outcome", outcome.as_str().into()),
-            ("counted", counted.into()),
-        ] {
-            if !value.is_null() {
-                metadata.insert(name.to_owned(), value);
-            }
-        }
+        add(
+            &mut metadata,
+            [
+                ("promptTokens", prompt.into()),
+                ("completionTokens", completion.into()),
+                ("cachedTokens", usage.and_then(|usage| usage.cached).into()),
+                ("reasoningTokens", usage.and_then(|usage| usage.reasoning).into()),
+                ("outcome", outcome.as_str().into()),
+                ("counted", counted.into()),
+            ],
+        );
         self.book(amount, Some(Value::Object(metadata))).await
+    }
+
+    /// What is known of a call that has come so far.
+    fn progress(&self, status: u16) -> Map<String, Value> {
+        let millis = |time: Duration| Value::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let mut metadata = self.facts.to_metadata();
+        add(
+            &mut metadata,
+            [
+                ("upstream", self.upstream.as_deref().map_or(Value::Null, Value::from)),
+                ("durationMs", millis(self.elapsed())),
+                ("firstTokenMs", self.first_token.map_or(Value::Null, millis)),
+                ("status", status.into()),
+            ],
+        );
+        metadata
     }
 
     /// Books the end, and tries again where the store is busy: until it is booked, nobody is told.

@@ -33,7 +33,7 @@ use crate::domain::gateway::request::Request;
 use crate::domain::{Error, Result};
 use call::{Call, Target};
 use held::Facts;
-use recall::Recall;
+use recall::{Recall, Recalled};
 
 /// Headers of a request that an upstream may see. None of them says who asks.
 const PASSED_ON: [&str; 2] = ["accept", "openai-beta"];
@@ -114,11 +114,12 @@ async fn prepare(
     let started = Instant::now();
     let config = &state.config.gateway;
     let mut object = Object::parse(text)?;
-    let request = Request::read(endpoint, &object)?;
+    Recall::require(endpoint, &object, headers, known)?;
     if !config.stateful {
-        request.refuse_state(&object)?;
+        Request::refuse_state(endpoint, &object)?;
     }
-    let recall = Recall::read(endpoint, &mut object, headers, known)?;
+    let request = Request::read(endpoint, &object)?;
+    let recall = Recall::read(endpoint, &mut object, headers)?;
     let model = config.routes.resolve(&request.model).to_owned();
     let target = if endpoint == Endpoint::Embeddings && model == builtin::MODEL && builtin::is_offered(state) {
         Target::Builtin(builtin::Wanted::read(&object)?)
@@ -130,33 +131,39 @@ async fn prepare(
         }
         Target::Upstream { model: model.clone(), candidates }
     };
-    let (family, mut estimate) = match &target {
-        Target::Builtin(wanted) => (Family::Unknown, wanted.estimate(state).await?),
+    let (family, estimate, texts_tokens) = match &target {
+        Target::Builtin(wanted) => (Family::Unknown, wanted.estimate(state).await?, 0),
         Target::Upstream { .. } => {
             let mut prompt = Prompt::read(endpoint, &object)?;
             let family = Family::of(&model);
             let bytes = prompt.text_bytes();
             let tokens = tokenizer::count(family, std::mem::take(&mut prompt.texts)).await?;
-            (family, prompt.estimate(family, tokens, bytes, config.parts))
+            (family, prompt.estimate(family, tokens, bytes, config.parts), tokens.saturating_add(prompt.tokens))
         }
     };
-    let recalled = match &recall {
-        Some(recall) => Some(recall.add((state, known), &mut object, family, &mut estimate, request.choices).await?),
-        None => None,
-    };
-    let facts = Facts {
+    let mut facts = Facts {
         endpoint: endpoint.path(),
         model: request.model.clone(),
         request_id,
         is_stream: request.is_stream,
         family,
         estimate,
-        recalled,
+        echoed: texts_tokens.saturating_mul(request.echoes),
+        recalled: None,
     };
+    let mut plain = None;
+    if let Some(recall) = &recall {
+        facts.recalled = Some(Recalled::default());
+        let before = (object.clone(), facts.clone());
+        let estimate = &mut facts.estimate;
+        let recalled = recall.add((state, known), &mut object, family, estimate, request.choices).await?;
+        plain = (recalled.memories > 0).then_some(before);
+        facts.recalled = Some(recalled);
+    }
     let passed_on = PASSED_ON.iter().map(|name| HeaderName::from_static(name));
     let headers = passed_on.filter_map(|name| Some((name.clone(), headers.get(name)?.clone()))).collect();
     let (state, known) = (state.clone(), known.clone());
-    Ok(Ok(Call { state, known, request, object, target, recall, facts, headers, started }))
+    Ok(Ok(Call { state, known, request, object, target, recall, facts, plain, headers, started }))
 }
 
 /// What an upstream's fault is to the caller. What it says itself is the operator's to read.

@@ -19,7 +19,7 @@ use crate::web::state::{AppState, Known};
 
 /// The member of a body that asks for it.
 const MEMBER: &str = "tallybox";
-/// The header that asks for it, with `recall`, `keep` or both.
+/// The header that asks for it, with `recall` (or a yes), `keep` or both.
 const HEADER: &str = "x-tallybox-memory";
 /// Tokens of memories that are added at most, where nothing is said, and what may be said.
 pub(in crate::web) const BUDGET: i64 = 500;
@@ -45,50 +45,54 @@ pub(super) struct Recall {
 }
 
 /// What was added to a call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Recalled {
     pub(super) memories: usize,
     pub(super) tokens: i64,
 }
 
 impl Recall {
-    /// Reads what a call asks for, and takes it out of what goes to the upstream.
+    /// Requires of the caller what a call asks for, and that it is a conversation, before any fault of it is named.
     ///
     /// # Errors
-    /// `Invalid` that names every fault; `Refused` for a call that is no conversation; `ScopeRequired` for what the caller may not do.
-    pub(super) fn read(
-        endpoint: Endpoint,
-        object: &mut Object,
-        headers: &HeaderMap,
-        known: &Known,
-    ) -> Result<Option<Self>> {
-        let header = headers.get(HEADER).map(|value| String::from_utf8_lossy(value.as_bytes()).to_lowercase());
-        let named: Vec<&str> = header.as_deref().unwrap_or_default().split(',').map(str::trim).collect();
-        let has = |name: &str| named.contains(&name);
-        let asked = Self::of_body(object.value(MEMBER)?)?;
-        object.remove(MEMBER);
-        let recall = asked.or_else(|| {
-            (has("recall") || has("keep")).then(|| Self { recalls: has("recall"), keeps: has("keep"), ..Self::plain() })
-        });
-        let Some(mut recall) = recall else { return Ok(None) };
-        recall.conversation = match endpoint {
-            Endpoint::Chat => "messages",
-            Endpoint::Responses => "input",
-            Endpoint::Completions | Endpoint::Embeddings => {
-                return Err(Error::Refused {
-                    code: "memory_not_offered",
-                    field: MEMBER.to_owned(),
-                    detail: "memories are recalled for chat completions and responses alone".to_owned(),
-                });
+    /// `ScopeRequired` for what the caller may not do; `Refused` for a call that is no conversation.
+    pub(super) fn require(endpoint: Endpoint, object: &Object, headers: &HeaderMap, known: &Known) -> Result<()> {
+        let (recalls, keeps) = match &object.value(MEMBER)?["memory"] {
+            Value::Bool(true) => (true, false),
+            Value::Object(memory) => {
+                let is = |name: &str, flag: bool| memory.get(name).is_some_and(|value| *value == flag);
+                (!is("recall", false), is("keep", true))
             }
+            _ => of_headers(headers).unwrap_or_default(),
         };
-        if recall.recalls {
+        if recalls {
             known.caller().require(Scope::MemoryRead)?;
         }
-        if recall.keeps {
+        if keeps {
             known.caller().require(Scope::MemoryWrite)?;
         }
-        recall.question = question(&object.value(recall.conversation)?);
+        if (recalls || keeps) && conversation(endpoint).is_none() {
+            return Err(Error::Refused {
+                code: "memory_not_offered",
+                field: MEMBER.to_owned(),
+                detail: "memories are recalled for chat completions and responses alone".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Reads what a call asks for that may ask for it, and takes it out of what goes to the upstream.
+    ///
+    /// # Errors
+    /// `Invalid` that names every fault.
+    pub(super) fn read(endpoint: Endpoint, object: &mut Object, headers: &HeaderMap) -> Result<Option<Self>> {
+        let (recalls, keeps) = of_headers(headers)?;
+        let asked = Self::of_body(object.value(MEMBER)?)?;
+        object.remove(MEMBER);
+        let recall = asked.or_else(|| (recalls || keeps).then(|| Self { recalls, keeps, ..Self::plain() }));
+        let (Some(mut recall), Some(conversation)) = (recall, conversation(endpoint)) else { return Ok(None) };
+        recall.conversation = conversation;
+        recall.question = question(&object.value(conversation)?);
         Ok(Some(recall))
     }
 
@@ -140,7 +144,7 @@ impl Recall {
         estimate: &mut Estimate,
         choices: i64,
     ) -> Result<Recalled> {
-        let none = Recalled { memories: 0, tokens: 0 };
+        let none = Recalled::default();
         if !self.recalls || self.question.is_empty() {
             return Ok(none);
         }
@@ -213,6 +217,32 @@ impl Recall {
             tracing::warn!(?error, "an exchange could not be kept");
         }
     }
+}
+
+/// The member of a call that holds its conversation, where it is one.
+const fn conversation(endpoint: Endpoint) -> Option<&'static str> {
+    match endpoint {
+        Endpoint::Chat => Some("messages"),
+        Endpoint::Responses => Some("input"),
+        Endpoint::Completions | Endpoint::Embeddings => None,
+    }
+}
+
+/// Whether the header asks for memories, and whether for keeping the exchange.
+fn of_headers(headers: &HeaderMap) -> Result<(bool, bool)> {
+    let (mut recalls, mut keeps) = (false, false);
+    for value in headers.get_all(HEADER) {
+        let words = String::from_utf8_lossy(value.as_bytes()).to_lowercase();
+        for word in words.split(',').map(str::trim) {
+            match word {
+                "recall" | "true" | "1" | "on" | "yes" => recalls = true,
+                "keep" => keeps = true,
+                "" | "false" | "0" | "off" | "no" => {}
+                _ => return Err(Error::invalid(HEADER, "must be recall, keep, or both with a comma between them")),
+            }
+        }
+    }
+    Ok((recalls, keeps))
 }
 
 #[derive(Clone, Copy, Default)]

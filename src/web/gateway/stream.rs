@@ -10,16 +10,16 @@ use axum::body::{Bytes, HttpBody};
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 
-use super::dialect::{Dialect, Verdict, failure_event};
+use super::dialect::{Dialect, Verdict, is_done};
 use super::held::{Held, Outcome};
 use super::meter::Meter;
 use super::watch::{Watch, stopped};
-use crate::adapter::sse::{Event, Parser};
+use crate::adapter::sse::{Event, Parser, strays};
 use crate::adapter::upstream::{Fault, Opened};
 use crate::domain::gateway::Endpoint;
 
-/// How often a stream writes down how far it is.
-const CHECKPOINT_EVERY: Duration = Duration::from_millis(1_800);
+/// After how long a stream writes down how far it is: at the next look at its credential, so that 2 s never pass.
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(1_500);
 /// A client that takes nothing for so long has gone.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How long the end of an answer is waited for after its last event, so that its connection can be used again.
@@ -74,19 +74,40 @@ impl Stream<'_> {
             self.finish(end, watch).await;
             return None;
         }
-        let said = self.finish(end, watch).await;
-        let rest = async { while let Ok(Some(_)) = opened.chunk().await {} };
-        let _ = tokio::time::timeout(LAST_BYTES_WAIT, rest).await;
-        said
+        self.finish(end, watch).await;
+        let _ = tokio::time::timeout(LAST_BYTES_WAIT, self.pass_mark(&mut opened)).await;
+        self.dialect.into_said()
     }
 
-    async fn finish(mut self, end: End, watch: &mut Watch) -> Option<String> {
+    /// Waits for the end of the connection. Some servers put a mark after the last event of a response: it passes too.
+    async fn pass_mark(&mut self, opened: &mut Opened) {
+        let has_mark = self.endpoint == Endpoint::Responses;
+        let is_mark = |event: &Event| has_mark && event.data.as_deref().is_some_and(is_done);
+        let mut is_open = true;
+        while is_open {
+            while let Ok(Some(event)) = self.parser.next_event() {
+                if is_mark(&event) {
+                    let _ = self.caller.send(event.raw).await;
+                }
+            }
+            match opened.chunk().await {
+                Ok(Some(bytes)) if has_mark => self.parser.push(&bytes),
+                Ok(Some(_)) => {}
+                _ => is_open = false,
+            }
+        }
+        if let Some(event) = self.parser.finish().filter(is_mark) {
+            let _ = self.caller.send(event.raw).await;
+        }
+    }
+
+    async fn finish(&mut self, end: End, watch: &mut Watch) {
         let status = if end.outcome == Outcome::ClientGone { 499 } else { 200 };
         if let Err(error) = self.held.settle(&mut self.meter, status, end.outcome).await {
             tracing::error!(?error, "a stream could not be settled");
         }
         if end.outcome == Outcome::ClientGone {
-            return None;
+            return;
         }
         self.waiting.push_back(end.last);
         let waiting = std::mem::take(&mut self.waiting);
@@ -106,7 +127,6 @@ impl Stream<'_> {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             } => {}
         }
-        self.dialect.into_said()
     }
 
     async fn pass(&mut self, opened: &mut Opened, watch: &mut Watch) -> End {
@@ -187,16 +207,16 @@ impl Stream<'_> {
             Some(data) => self.dialect.read(data, &mut self.meter),
             None => Verdict::Pass,
         };
+        // What is no line of an event is delivered like one.
+        self.dialect.say(0, &strays(&event.raw), &mut self.meter);
         if self.dialect.has_said && self.held.first_token.is_none() {
             self.held.first_token = Some(self.held.elapsed());
         }
         if self.held.grant.is_limited {
             let prompt = self.held.facts.estimate.count;
-            let allowance = self.held.grant.hold.saturating_sub(prompt);
-            if self.meter.passes(allowance) {
-                // Whatever the upstream says that it was, this is what was passed on.
+            if self.meter.passes(self.held.allowance()) {
+                // Whatever the upstream says that it was, what was passed on is what stood before this event.
                 self.meter.usage = None;
-                self.meter.keep_to(allowance);
                 let last = Bytes::from(self.dialect.cut(prompt, self.meter.count()));
                 return Some(End { outcome: Outcome::CutAtHold, last });
             }
@@ -216,6 +236,6 @@ impl Stream<'_> {
             Outcome::Stopped => ("stopping", "the server is stopping; ask again in a moment"),
             _ => ("upstream_broken", "the model's server broke off"),
         };
-        End { outcome, last: Bytes::from(failure_event(self.endpoint, code, message)) }
+        End { outcome, last: Bytes::from(self.dialect.failure(code, message)) }
     }
 }

@@ -1,12 +1,19 @@
 //! What ends with what: the table of the manual, row by row.
 
-use serde_json::json;
+use std::time::Duration;
+
+use axum::body::Body;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
 use tallybox::domain::auth::{Role, Scope};
 use tallybox::service::auth::account::{Changes, load_by_email, reset_password};
 use tallybox::service::auth::password;
+use tokio::time::timeout;
+use tower::ServiceExt;
 
 use super::matrix::session_of;
-use crate::suite::support::{PASSWORD, TestApp, TestUser};
+use crate::suite::gateway::fake::{Act, Fake, Piece, said};
+use crate::suite::support::{PASSWORD, TestApp, TestUser, request};
 
 /// What happens to a user.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +73,7 @@ async fn victim(app: &TestApp, role: Role) -> Victim {
 async fn happen(app: &TestApp, root: &TestUser, event: Event, victim: &Victim) {
     let path = format!("/api/admin/users/{}", victim.user.id);
     let root_session = session_of(app, &root.email).await;
-    let changes = async |changes: serde_json::Value| {
+    let changes = async |changes: Value| {
         app.call("PATCH", &path, Some(&root_session), Some(changes)).await.expect(200);
     };
     let change_own = async |revoke: bool| {
@@ -142,6 +149,72 @@ async fn what_a_change_a_reset_a_disabling_and_the_others_end() {
         // Nobody else notices.
         app.ask(&victim.bystander.token, "/auth/me").await.expect(200);
         app.ask(&root.token, "/api/admin/users").await.expect(200);
+        app.proves();
+    }
+}
+
+/// A stream that has said a word.
+async fn begin(app: &TestApp, secret: &str) -> Body {
+    let messages = json!([{"role": "user", "content": "How are you today?"}]);
+    let body = json!({"model": "gpt-4o", "stream": true, "messages": messages});
+    let request = request("POST", "/v1/chat/completions", Some(secret), Some(body), &[]);
+    let mut body = app.app.router().oneshot(request).await.unwrap().into_body();
+    assert!(next(&mut body).await.unwrap().contains("One"));
+    body
+}
+
+/// The next piece of a stream; none where it goes on and says nothing.
+async fn next(body: &mut Body) -> Option<String> {
+    let frame = timeout(Duration::from_millis(900), body.frame()).await.ok()??;
+    Some(String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_credential_and_with_no_other() {
+    let fake = Fake::start().await;
+    fake.always(Act::Stream(vec![said("One"), Piece::Silence]));
+    let upstream = format!("[[gateway.upstreams]]\nname = 'one'\nbase_url = '{}'\nmodels = ['*']\n", fake.url);
+    for (event, ends) in [
+        (Event::PasswordChanged, [false, true, false, false]),
+        (Event::PasswordChangedWithTokens, [false, true, true, true]),
+        (Event::PasswordResetByAdmin, [true; 4]),
+        (Event::PasswordResetByCommandLine, [true; 4]),
+        (Event::TokenExpired, [false, false, true, false]),
+    ] {
+        let app = TestApp::with_config(&upstream);
+        let root = app.admin("root@example.org").await;
+        let victim = victim(&app, Role::Admin).await;
+        let mut streams = Vec::new();
+        for secret in victim.sessions.iter().chain(&victim.tokens) {
+            streams.push(begin(&app, secret).await);
+        }
+        happen(&app, &root, event, &victim).await;
+        for (stream, is_over) in streams.iter_mut().zip(ends) {
+            let last = next(stream).await;
+            assert_eq!(last.is_some_and(|last| last.contains("credential_ended")), is_over, "{event:?}");
+        }
+        drop(streams);
+        let count = |list: &[Value], outcome: &str| {
+            list.iter().filter(|entry| entry["metadata"]["outcome"] == outcome && entry["amount"] == 12).count()
+        };
+        let over = ends.iter().filter(|is_over| **is_over).count();
+        let path = format!("/api/admin/users/{}/ledger", victim.user.id);
+        let mut left = 100;
+        while left > 0 {
+            let found = app.ask(&root.token, &path).await.expect(200).json["entries"].clone();
+            let found = found.as_array().unwrap();
+            if found.len() == ends.len() {
+                assert_eq!(
+                    (count(found, "credential_ended"), count(found, "client_gone")),
+                    (over, 4 - over),
+                    "{event:?}"
+                );
+                break;
+            }
+            left -= 1;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(left > 0, "{event:?}: a stream was not settled");
         app.proves();
     }
 }

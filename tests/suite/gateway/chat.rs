@@ -38,7 +38,7 @@ async fn a_call_is_held_forwarded_and_settled_as_one_entry() {
     ] {
         assert_eq!(metadata[name], value, "{name} in {metadata}");
     }
-    assert!(metadata["durationMs"].is_u64());
+    assert!(metadata["durationMs"].is_u64() && metadata["firstTokenMs"].is_u64(), "{metadata}");
     world.app.proves();
 }
 
@@ -95,6 +95,10 @@ async fn an_answer_is_bounded_by_what_remains() {
     world.chat(hello(&json!({"max_completion_tokens": 5_000, "n": 3}))).await.expect(200);
     assert_eq!(world.fake.last().json()["max_completion_tokens"], (room - 2) / 3);
     assert_eq!(world.fake.last().json().get("max_tokens"), None);
+    // Of two names, each is its own bound at most.
+    world.chat(hello(&json!({"max_completion_tokens": 5_000, "max_tokens": 20}))).await.expect(200);
+    let sent = world.fake.last().json();
+    assert_eq!((&sent["max_completion_tokens"], &sent["max_tokens"]), (&json!(room - 4), &json!(20)));
     // What fits is left alone.
     world.chat(hello(&json!({"max_tokens": 10}))).await.expect(200);
     assert_eq!(world.fake.last().json(), hello(&json!({"max_tokens": 10})));
@@ -134,7 +138,8 @@ async fn where_not_even_the_least_answer_fits_nobody_is_asked() {
 async fn what_the_upstream_does_not_tell_is_counted() {
     let world = World::new().await;
     let mut said = answer("One two three four.", 0, 0);
-    for usage in [Value::Null, json!({}), json!({"prompt_tokens": -4, "completion_tokens": 1e99})] {
+    let parts = json!({"prompt_tokens": 12});
+    for usage in [Value::Null, json!({}), json!({"prompt_tokens": -4, "completion_tokens": 1e99}), parts] {
         said["usage"] = usage;
         world.fake.next(Act::Whole(200, said.to_string()));
         world.chat(hello(&json!({}))).await.expect(200);
@@ -221,6 +226,21 @@ async fn the_next_upstream_is_asked_where_one_fails_before_its_answer() {
     }
     assert_eq!(app.tokens(&user).await, (20, 0));
     app.proves();
+}
+
+#[tokio::test]
+async fn the_next_upstream_is_asked_where_a_connection_does_not_come_about() {
+    let second = Fake::start().await;
+    second.always(Act::Whole(200, answer("a", 2, 3).to_string()));
+    // It takes a connection and never says who it is.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/v1", silent.local_addr().unwrap());
+    let toml =
+        format!("{TIERS}{}timeout = '2s'\n{}", upstream("silent", &url, "*"), upstream("second", &second.url, "*"));
+    let app = TestApp::with_config(&toml);
+    let user = app.user("a@example.org", "free_trial").await;
+    app.tell(&user.token, "/v1/chat/completions", hello(&json!({}))).await.expect(200);
+    assert_eq!(app.tokens(&user).await, (5, 0));
 }
 
 #[tokio::test]

@@ -23,6 +23,8 @@ pub(crate) enum Act {
     Half,
     /// An answer that there is something to be had elsewhere.
     Redirect(u16, String),
+    /// These bytes, head and body.
+    Raw(String),
     /// No answer: the connection ends.
     Close,
     /// Each time something else, which never says more than it was allowed to.
@@ -202,6 +204,7 @@ async fn act_on(stream: &mut TcpStream, act: Act, shared: &Shared) -> Option<()>
                 format!("HTTP/1.1 {status} Elsewhere\r\nLocation: {url}/chat/completions\r\nContent-Length: 0\r\n\r\n");
             stream.write_all(answer.as_bytes()).await.ok()
         }
+        Act::Raw(answer) => stream.write_all(answer.as_bytes()).await.ok(),
         Act::Close | Act::Honest => None,
         Act::Stream(pieces) => {
             let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -229,6 +232,11 @@ async fn act_on(stream: &mut TcpStream, act: Act, shared: &Shared) -> Option<()>
             stream.write_all(b"0\r\n\r\n").await.ok()
         }
     }
+}
+
+/// A whole answer by another name than that of JSON.
+pub(crate) fn named(header: &str, body: &str) -> Act {
+    Act::Raw(format!("HTTP/1.1 200 OK\r\n{header}\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
 }
 
 /// A whole chat answer.

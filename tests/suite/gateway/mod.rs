@@ -3,6 +3,7 @@
 mod chat;
 pub(super) mod fake;
 mod figures;
+mod odd;
 mod others;
 mod race;
 mod recall;

@@ -89,9 +89,66 @@ async fn a_streamed_response_is_settled_by_its_last_event_and_cut_at_its_hold() 
     let last = text.trim_end().rsplit("\n\n").next().unwrap();
     let event: Value = serde_json::from_str(last.strip_prefix("event: response.incomplete\ndata: ").unwrap()).unwrap();
     assert_eq!(event["response"]["incomplete_details"]["reason"], "max_output_tokens");
-    assert_eq!((&event["response"]["id"], &event["sequence_number"]), (&json!("resp_1"), &json!(36)));
+    assert_eq!((&event["response"]["id"], &event["sequence_number"]), (&json!("resp_1"), &json!(35)));
     assert_eq!(event["response"]["usage"]["total_tokens"], 10 + super::HELLO_BOUND);
     assert_eq!(world.tokens().await, (69 + 10 + super::HELLO_BOUND, 0));
+}
+
+#[tokio::test]
+async fn the_numbers_of_a_broken_response_go_on_and_a_mark_after_its_end_passes() {
+    let world = World::new().await;
+    let begun = response_event("response.created", json!({"sequence_number": 0, "response": response(&Value::Null)}));
+    let delta = json!({"sequence_number": 1, "output_index": 0, "delta": "One"});
+    let delta = response_event("response.output_text.delta", delta);
+    world.fake.next(Act::Stream(vec![begun.clone(), delta.clone(), Piece::Break]));
+    let text = stream_of(&world, json!({})).await;
+    let last = text.trim_end().rsplit("\n\n").next().unwrap();
+    let event: Value = serde_json::from_str(last.strip_prefix("event: error\ndata: ").unwrap()).unwrap();
+    assert_eq!((&event["code"], &event["sequence_number"]), (&json!("upstream_broken"), &json!(2)));
+    let usage = json!({"input_tokens": 9, "output_tokens": 1, "total_tokens": 10});
+    let completed = json!({"sequence_number": 2, "response": response(&usage)});
+    let pause = Piece::Wait(std::time::Duration::from_millis(20));
+    for pause in [vec![], vec![pause]] {
+        let completed = response_event("response.completed", completed.clone());
+        let pieces =
+            [vec![begun.clone(), delta.clone(), completed], pause, vec![super::fake::event("[DONE]")]].concat();
+        world.fake.next(Act::Stream(pieces.clone()));
+        assert_eq!(stream_of(&world, json!({})).await, super::stream::bytes_of(&pieces));
+        assert_eq!(world.entries().await[0]["amount"], 10);
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_comes_without_its_pieces_counts_as_one_with_them() {
+    let world = World::new().await;
+    let begun = response_event("response.created", json!({"response": {"id": "resp_1", "object": "response"}}));
+    let item = |text: &str| {
+        json!({"type": "message", "id": "msg", "role": "assistant", "status": "completed",
+            "content": [{"type": "output_text", "text": text, "annotations": []}]})
+    };
+    let done = |text: &str| response_event("response.output_item.done", json!({"output_index": 0, "item": item(text)}));
+    let completed = |text: &str| response_event("response.completed", json!({"response": {"output": [item(text)]}}));
+    let delta = |text: &str| response_event("response.output_text.delta", json!({"output_index": 0, "delta": text}));
+    for pieces in [
+        vec![done("One two"), completed("One two")],
+        vec![completed("One two")],
+        vec![delta("One"), completed("One two")],
+        vec![delta("One"), delta(" two"), done("One two"), completed("One two")],
+        vec![done("One two")],
+    ] {
+        let pieces = [vec![begun.clone()], pieces].concat();
+        world.fake.next(Act::Stream(pieces.clone()));
+        assert_eq!(stream_of(&world, json!({"max_output_tokens": 9})).await, super::stream::bytes_of(&pieces));
+        assert_eq!(world.entries().await[0]["amount"], super::HELLO + 2, "{pieces:?}");
+    }
+    let long = "word ".repeat(100);
+    for last in [done(&long), completed(&long)] {
+        world.fake.next(Act::Stream(vec![begun.clone(), last]));
+        let text = stream_of(&world, json!({"max_output_tokens": 9})).await;
+        assert!(text.contains("response.incomplete") && !text.contains("word"), "{text}");
+        assert_eq!(world.entries().await[0]["amount"], super::HELLO);
+    }
+    world.app.proves();
 }
 
 #[tokio::test]

@@ -70,6 +70,17 @@ async fn what_is_remembered_goes_with_the_question_and_is_told_and_counted() {
     let path = "/v1/chat/completions";
     let reply = world.app.tell_with(&world.user.token, path, plain.clone(), &headers).await.expect(200);
     assert_eq!(reply.header("x-tallybox-recalled-memories"), "1");
+    for word in ["true", "1", "on", "Yes", " Recall , keep"] {
+        let headers = [("X-Tallybox-Memory", word)];
+        let reply = world.app.tell_with(&world.user.token, path, plain.clone(), &headers).await.expect(200);
+        assert_eq!(reply.header("x-tallybox-recalled-memories"), "1", "{word}");
+    }
+    for (word, status) in [("no", 200), ("remember", 422), ("recall, all", 422)] {
+        let headers = [("X-Tallybox-Memory", word)];
+        let reply = world.app.tell_with(&world.user.token, path, plain.clone(), &headers).await.expect(status);
+        assert_eq!(reply.header("x-tallybox-recalled-memories"), "");
+        assert_eq!(reply.text.contains("x-tallybox-memory"), status == 422, "{}", reply.text);
+    }
     let other = world.app.user("b@example.org", "free_trial").await;
     let reply = world.app.tell_with(&other.token, path, plain, &headers).await.expect(200);
     assert_eq!(reply.header("x-tallybox-recalled-memories"), "0");
@@ -85,6 +96,27 @@ async fn memories_leave_room_for_the_least_answer() {
     let reply = world.chat(question(json!(true))).await.expect(200);
     assert_eq!(reply.header("x-tallybox-recalled-memories"), "0");
     assert_eq!(world.fake.last().json()["messages"].as_array().unwrap().len(), 1);
+}
+
+/// Each of two calls at once sees room for its memories before the other holds: none may be refused for them.
+#[tokio::test]
+async fn memories_that_do_not_fit_any_more_are_left_out() {
+    let world = World::new().await;
+    world.remember(&format!("{PEANUTS} {}", "She is allergic to nothing else. ".repeat(20))).await;
+    let slow = |millis| Act::Slow(std::time::Duration::from_millis(millis), answer("Peanuts.", 30, 3).to_string());
+    world.fake.always(slow(0));
+    let recalled = world.chat(question(json!(true))).await.expect(200).header("x-tallybox-recalled-tokens").to_owned();
+    let recalled: i64 = recalled.parse().unwrap();
+    assert!(recalled > 100, "{recalled}");
+    // Two plain calls fit beside one text of memories, and two such texts do not.
+    let (used, _) = world.tokens().await;
+    world.app.used_up(&world.user, 1_000 - used - 2 * (HELLO_BOUND + 24) - recalled - 40).await;
+    world.fake.always(slow(400));
+    let (one, two) = tokio::join!(world.chat(question(json!(true))), world.chat(question(json!(true))));
+    let mut told = [one, two].map(|reply| reply.expect(200).header("x-tallybox-recalled-memories").to_owned());
+    told.sort();
+    assert_eq!(told, ["0", "1"]);
+    world.app.proves();
 }
 
 #[tokio::test]

@@ -93,6 +93,8 @@ async fn state_of_the_upstream_is_refused_unless_the_operator_offers_it() {
         json!({"model": "m", "input": "x", "previous_response_id": "resp_1"}),
         json!({"model": "m", "input": "x", "background": true}),
         json!({"model": "m", "input": "x", "tools": [{"type": "web_search"}]}),
+        json!({"model": "m", "input": "x", "tools": {"type": "web_search"}}),
+        json!({"model": "m", "input": "x", "tool_choice": {"type": "web_search_preview"}}),
     ];
     for body in &bodies {
         let reply = world.app.tell(&world.user.token, "/v1/responses", body.clone()).await;
@@ -106,6 +108,62 @@ async fn state_of_the_upstream_is_refused_unless_the_operator_offers_it() {
         world.app.tell(&world.user.token, "/v1/responses", body.clone()).await.expect(200);
         assert_eq!(world.fake.last().json().get("store"), None);
     }
+}
+
+#[tokio::test]
+async fn a_text_is_held_for_wherever_it_stands_in_a_body() {
+    let world = World::with("[gateway]\nimage_tokens_max = 10\naudio_tokens_max = 10").await;
+    let long = "word ".repeat(400);
+    let call = |id: &str| json!([{"role": "assistant", "tool_calls": [{"id": id, "type": "function", "function": {"name": "f", "arguments": ""}}]}]);
+    let role = format!("user{long}");
+    for messages in [
+        json!([{"role": "user", "type": "image_url", "content": long}]),
+        json!([{"role": "tool", "type": "audio", "content": long}]),
+        json!([{"role": role, "content": "x"}]),
+        json!([{"role": "user", "content": [{"type": "text", "text": "x", "detail": long}]}]),
+        call(&long),
+    ] {
+        world.chat(json!({"model": "llama-3", "messages": messages, "max_tokens": 1})).await.expect(429);
+    }
+    for member in ["chat_template", "documents", "chat_template_kwargs", "functions", "response_format", "prediction"] {
+        let mut body = hello(&json!({"model": "llama-3", "max_tokens": 1}));
+        body[member] = json!([{"content": long}]);
+        world.chat(body).await.expect(429);
+    }
+    assert_eq!((world.fake.seen().len(), world.tokens().await), (0, (0, 0)));
+}
+
+#[tokio::test]
+async fn a_member_that_is_there_twice_is_refused_at_any_depth() {
+    let world = World::new().await;
+    for (path, body) in [
+        ("/v1/chat/completions", r#"{"model":"m","messages":[{"role":"user","content":"long","content":"x"}]}"#),
+        ("/v1/chat/completions", r#"{"model":"m","messages":[],"unknown":{"a":[{"b":1,"\u0062":2}]}}"#),
+        (
+            "/v1/responses",
+            r#"{"model":"m","input":[{"content":[{"type":"input_file","file_id":"f","file_id":null}]}]}"#,
+        ),
+    ] {
+        let reply = world.app.send(raw(&world, path, "application/json", body)).await;
+        is_envelope(&reply, 422, BAD, "invalid", body);
+    }
+    assert_eq!(world.fake.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn checks_come_in_the_order_of_all_other_routes() {
+    let world = World::new().await;
+    let lacks = world.app.token("a@example.org", &[Scope::Gateway]).await;
+    let body = hello(&json!({"n": 0, "tallybox": {"memory": true}}));
+    let reply = world.app.tell(&lacks, "/v1/chat/completions", body.clone()).await;
+    is_envelope(&reply, 403, "permission_error", "scope_required", "a scope before a bound");
+    is_envelope(&world.chat(body).await, 422, BAD, "invalid", "a bound");
+    let bad = json!({"model": "m", "input": "x", "previous_response_id": "r", "max_output_tokens": -1});
+    let reply = world.app.tell(&world.user.token, "/v1/responses", bad).await;
+    is_envelope(&reply, 400, BAD, "stateful", "what is not offered before a bound");
+    let bad = json!({"model": "m", "prompt": "x", "n": 0, "tallybox": {"memory": true}});
+    let reply = world.app.tell(&world.user.token, "/v1/completions", bad).await;
+    is_envelope(&reply, 400, BAD, "memory_not_offered", "what is not offered before a bound");
 }
 
 #[tokio::test]

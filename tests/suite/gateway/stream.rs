@@ -16,7 +16,7 @@ use crate::suite::support::{TestApp, request};
 
 impl World {
     /// Begins a stream, and gives the answer before its body is read.
-    async fn begin(&self, more: Value) -> Response {
+    pub(super) async fn begin(&self, more: Value) -> Response {
         let mut body = hello(&json!({"stream": true}));
         for (name, value) in more.as_object().unwrap() {
             body[name] = value.clone();
@@ -35,11 +35,11 @@ async fn next(body: &mut Body) -> Option<String> {
     Some(String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap())
 }
 
-async fn text_of(response: Response) -> String {
+pub(super) async fn text_of(response: Response) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
-fn bytes_of(pieces: &[Piece]) -> String {
+pub(super) fn bytes_of(pieces: &[Piece]) -> String {
     let bytes = pieces.iter().filter_map(|piece| match piece {
         Piece::Bytes(bytes) => Some(bytes.clone()),
         _ => None,
@@ -136,7 +136,8 @@ async fn who_hangs_up_pays_for_what_was_delivered_within_a_second() {
         () = world.fake.asked(2) => {}
     }
     world.settled().await;
-    assert_eq!(world.entries().await[0]["amount"], HELLO);
+    let entry = world.entries().await.remove(0);
+    assert_eq!((&entry["amount"], &entry["metadata"]["upstream"]), (&json!(HELLO), &json!("first")));
     world.app.proves();
 }
 
@@ -150,8 +151,9 @@ async fn an_upstream_that_breaks_off_is_paid_for_what_it_said() {
     assert_eq!(format!("{passed}\n\n"), bytes_of(&[said("One"), malformed, said(" two")]));
     assert!(last.contains("\"code\":\"upstream_broken\""), "{last}");
     let (amount, metadata) = World::only(&world.entries().await);
-    assert_eq!((amount, &metadata["outcome"]), (HELLO + 2, &json!("upstream_broke")));
-    assert_eq!(metadata["counted"], "tokenizer");
+    // What is not of the dialect was delivered as well.
+    assert!((HELLO + 4..HELLO + 14).contains(&amount), "{metadata}");
+    assert_eq!((&metadata["counted"], &metadata["outcome"]), (&json!("tokenizer"), &json!("upstream_broke")));
 }
 
 #[tokio::test]
@@ -207,7 +209,7 @@ async fn a_stream_writes_down_how_far_it_is_and_the_next_start_settles_it() {
     world.fake.next(Act::Stream(vec![said("One"), said(" two"), said(" three"), Piece::Silence]));
     let mut body = world.begin(json!({})).await.into_body();
     next(&mut body).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    tokio::time::sleep(Duration::from_millis(2_000)).await;
     let World { app, user, .. } = world;
     // As a second start after a death would find it.
     let TestApp { app: first, clock, directory } = app;
@@ -219,7 +221,9 @@ async fn a_stream_writes_down_how_far_it_is_and_the_next_start_settles_it() {
     let entry = &found.json["entries"][0];
     assert_eq!((&entry["amount"], &entry["metadata"]["counted"]), (&json!(HELLO + 3), &json!("checkpoint")));
     assert_eq!((&entry["metadata"]["recovered"], &entry["metadata"]["model"]), (&json!(true), &json!("gpt-4o")));
-    assert_eq!(entry["metadata"]["completionTokens"], 3);
+    assert_eq!((&entry["metadata"]["completionTokens"], &entry["metadata"]["status"]), (&json!(3), &json!(200)));
+    assert_eq!(entry["metadata"]["upstream"], "first");
+    assert!(entry["metadata"]["durationMs"].is_u64() && entry["metadata"]["firstTokenMs"].is_u64(), "{entry}");
     tokio::time::sleep(Duration::from_millis(100)).await;
     // The first one's own end finds it settled.
     let found = again.call("GET", "/usage/ledger", Some(&user.token), None).await.expect(200);

@@ -1,16 +1,18 @@
 //! Those that serve models: HTTP to an OpenAI-compatible API.
 
+mod attempt;
+
 use std::error::Error as _;
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus::core::Collector;
-use prometheus::{HistogramVec, IntCounterVec, Opts};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+};
 use reqwest::{Client, Response, StatusCode, Url};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,10 +22,13 @@ use super::http_client;
 use crate::config;
 use crate::domain::gateway::figures::{FaultKind, Figures};
 use crate::domain::{Error, Result};
-use crate::meter::{histograms, unusable};
+use attempt::{Attempt, Meters};
 
-/// Longest wait for a connection: one that takes longer is as good as none.
+/// Longest wait for a connection: one that takes longer is as good as none. Where an upstream's own time is not much longer,
+/// a little less than that, so that it is known what took so long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Shortest key that is looked for in what is passed on: a word that stands for none may be anywhere.
+const KEY_BYTES_MIN: usize = 8;
 /// How long a connection that nobody uses is kept for the next call.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// All calls to a host share a connection of HTTP/2. A caller who takes nothing holds back no more than this of it, and as
@@ -75,82 +80,33 @@ impl Fault {
     }
 }
 
-/// An attempt at an upstream, which is counted when it is over: also where whoever waits for it has gone.
-struct Attempt {
-    upstream: Arc<str>,
-    meters: Meters,
-    figures: Arc<Mutex<Figures>>,
-    begun: Instant,
-    first_token: Option<Duration>,
-    /// How long the whole answer took, where it came to its end.
-    duration: Option<Duration>,
-    fault: Option<FaultKind>,
-    /// Whether it has begun to answer.
-    has_begun: bool,
-}
+/// Which upstream has a request, and has not said that nothing comes of it.
+#[derive(Debug, Default)]
+pub struct Asked(Mutex<Option<Arc<str>>>);
 
-impl Attempt {
-    fn begin(upstream: &Upstream) -> Self {
-        Self {
-            upstream: Arc::clone(&upstream.name),
-            meters: upstream.meters.clone(),
-            figures: Arc::clone(&upstream.figures),
-            begun: Instant::now(),
-            first_token: None,
-            duration: None,
-            fault: None,
-            has_begun: false,
-        }
+impl Asked {
+    fn note(&self, upstream: Option<&Arc<str>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = upstream.cloned();
     }
 
-    /// Notes that it failed.
-    fn failed(mut self, fault: &Fault) {
-        self.fault = Some(fault.kind());
+    /// Its name.
+    pub fn upstream(&self) -> Option<Arc<str>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
-        figures.count(self.fault);
-        self.meters.count(self, self.duration);
-        if let Some(time) = self.first_token {
-            figures.first_tokens.record(millis(time));
-        }
-        if let Some(time) = self.duration.filter(|_| self.fault.is_none()) {
-            figures.durations.record(millis(time));
-        }
-    }
-}
+/// Takes the key of an upstream out of what it says.
+#[derive(Clone)]
+pub struct Mask(Option<Arc<str>>);
 
-/// What is measured of them since the start.
-#[derive(Clone, Debug)]
-pub(crate) struct Meters {
-    attempts: IntCounterVec,
-    seconds: HistogramVec,
-}
-
-impl Meters {
-    /// From 30 ms to 5 minutes.
-    const TIMES: [f64; 9] = [0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0];
-
-    fn new() -> Result<Self> {
-        let attempts = Opts::new("tallybox_upstream_requests_total", "Requests to upstreams, by what came of them.");
-        let help = "How long answers of upstreams took that came to their end.";
-        Ok(Self {
-            attempts: IntCounterVec::new(attempts, &["upstream", "outcome"]).map_err(unusable)?,
-            seconds: histograms("tallybox_upstream_request_seconds", help, &Self::TIMES, &["upstream"])?,
-        })
-    }
-
-    fn count(&self, attempt: &Attempt, duration: Option<Duration>) {
-        let otherwise = if attempt.has_begun { "answered" } else { "abandoned" };
-        let outcome = attempt.fault.map_or(otherwise, FaultKind::as_str);
-        self.attempts.with_label_values(&[&*attempt.upstream, outcome]).inc();
-        if let Some(time) = duration.filter(|_| attempt.fault.is_none()) {
-            self.seconds.with_label_values(&[&*attempt.upstream]).observe(time.as_secs_f64());
-        }
+impl Mask {
+    /// What is left of `said`.
+    pub fn apply(&self, said: Bytes) -> Bytes {
+        let Some(key) = &self.0 else { return said };
+        let text = String::from_utf8_lossy(&said);
+        let masked = text.contains(&**key).then(|| text.replace(&**key, "[key]"));
+        drop(text);
+        masked.map_or(said, Bytes::from)
     }
 }
 
@@ -166,6 +122,7 @@ pub struct Upstream {
     name: Arc<str>,
     base_url: Url,
     authorization: Option<HeaderValue>,
+    mask: Mask,
     timeout: Duration,
     places: Arc<Semaphore>,
     client: Client,
@@ -185,15 +142,20 @@ impl fmt::Debug for Upstream {
 }
 
 impl Upstreams {
-    /// Those of the configuration. All share one pool of connections, but for those with authorities of their own.
+    /// Those of the configuration. All share one pool of connections, but for those with authorities of their own or with less
+    /// patience.
     ///
     /// # Errors
     /// `Internal` where the HTTP client cannot be set up.
     pub fn new(config: &config::Gateway) -> Result<Self> {
         let failed = |error: &dyn fmt::Display| Error::Internal(format!("the client of upstreams: {error}"));
-        let shared = client(&[])?;
+        let shared = client(&[], CONNECT_TIMEOUT)?;
         let meters = Meters::new()?;
         let upstream = |upstream: &config::Upstream| {
+            let timeout = Duration::from_millis(upstream.timeout_ms.unsigned_abs());
+            let patience = CONNECT_TIMEOUT.min(timeout.mul_f64(0.9));
+            let is_usual = upstream.authorities.is_empty() && patience == CONNECT_TIMEOUT;
+            let key = upstream.api_key.as_ref().map(config::Secret::expose).filter(|key| key.len() >= KEY_BYTES_MIN);
             Ok(Upstream {
                 name: Arc::from(upstream.name.as_str()),
                 base_url: upstream.base_url.parse().map_err(|error| failed(&error))?,
@@ -202,9 +164,10 @@ impl Upstreams {
                     value.set_sensitive(true);
                     Some(value)
                 }),
-                timeout: Duration::from_millis(upstream.timeout_ms.unsigned_abs()),
+                mask: Mask(key.map(Arc::from)),
+                timeout,
                 places: Arc::new(Semaphore::new(upstream.max_concurrent)),
-                client: if upstream.authorities.is_empty() { shared.clone() } else { client(&upstream.authorities)? },
+                client: if is_usual { shared.clone() } else { client(&upstream.authorities, patience)? },
                 figures: Arc::default(),
                 meters: meters.clone(),
             })
@@ -243,8 +206,8 @@ impl Upstreams {
         }
     }
 
-    /// Asks those at `places` one after the other, until one answers with something else than a passing fault. `sent` is true
-    /// while one of them has the request and has not said that nothing comes of it.
+    /// Asks those at `places` one after the other, until one answers with something else than a passing fault, and notes in
+    /// `asked` which of them has the request.
     ///
     /// # Errors
     /// What the last one failed with.
@@ -253,14 +216,14 @@ impl Upstreams {
         places: &[usize],
         path: &str,
         (body, headers): (&Bytes, &HeaderMap),
-        sent: &AtomicBool,
+        asked: &Asked,
     ) -> Result<Opened, Fault> {
         let mut fault = Fault::Unreachable;
         for upstream in places.iter().filter_map(|place| self.list.get(*place)) {
-            match upstream.ask(path, (body.clone(), headers.clone()), self.place_timeout, sent).await {
+            match upstream.ask(path, (body.clone(), headers.clone()), self.place_timeout, asked).await {
                 Ok(opened) => return Ok(opened),
                 Err(found) => {
-                    sent.store(false, Ordering::Relaxed);
+                    asked.note(None);
                     tracing::warn!(upstream = &*upstream.name, fault = ?found, "an upstream failed");
                     let is_passing = found.is_passing();
                     fault = found;
@@ -303,18 +266,19 @@ impl Upstream {
         path: &str,
         (body, headers): (Bytes, HeaderMap),
         wait: Duration,
-        sent: &AtomicBool,
+        asked: &Asked,
     ) -> Result<Opened, Fault> {
         let Ok(Ok(place)) = timeout(wait, Arc::clone(&self.places).acquire_owned()).await else {
             Attempt::begin(self).failed(&Fault::Busy);
             return Err(Fault::Busy);
         };
         let mut attempt = Attempt::begin(self);
-        match self.send(path, (body, headers), sent).await {
+        match self.send(path, (body, headers), asked).await {
             Ok(response) => {
                 attempt.has_begun = true;
                 Ok(Opened {
                     upstream: Arc::clone(&self.name),
+                    mask: self.mask.clone(),
                     silence_until: Instant::now() + self.timeout,
                     timeout: self.timeout,
                     response,
@@ -333,14 +297,15 @@ impl Upstream {
         &self,
         path: &str,
         (body, mut headers): (Bytes, HeaderMap),
-        sent: &AtomicBool,
+        asked: &Asked,
     ) -> Result<Response, Fault> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
         let request = self.client.post(self.address(path)).headers(headers).body(body);
-        sent.store(true, Ordering::Relaxed);
+        asked.note(Some(&self.name));
         let response = match timeout(self.timeout, request.send()).await {
             Err(_) => return Err(Fault::Timeout),
             Ok(Err(error)) => return Err(self.no_answer(error)),
@@ -356,6 +321,10 @@ impl Upstream {
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::PAYMENT_REQUIRED) => {
                 Err(Fault::Failed(status.as_u16()))
             }
+            // Nobody asked for it, and what it says and cost cannot be read.
+            _ if response.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") => {
+                Err(Fault::Broken)
+            }
             _ => Ok(response),
         }
     }
@@ -365,11 +334,11 @@ fn failed(error: &dyn fmt::Display) -> Error {
     Error::Internal(format!("the client of upstreams: {error}"))
 }
 
-/// A client that also trusts `authorities`.
-fn client(authorities: &[CertificateDer<'static>]) -> Result<Client> {
+/// A client that also trusts `authorities`, and waits for a connection no longer than `patience`.
+fn client(authorities: &[CertificateDer<'static>], patience: Duration) -> Result<Client> {
     let builder = http_client::builder(authorities).map_err(|error| failed(&error))?;
     let builder = builder
-        .connect_timeout(CONNECT_TIMEOUT)
+        .connect_timeout(patience)
         .pool_idle_timeout(IDLE_TIMEOUT)
         .tcp_nodelay(true)
         .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -398,6 +367,8 @@ fn certificate_fault(error: &reqwest::Error) -> Option<String> {
 pub struct Opened {
     /// Who answers.
     pub upstream: Arc<str>,
+    /// What takes its key out of what it says.
+    pub mask: Mask,
     response: Response,
     timeout: Duration,
     silence_until: Instant,
@@ -416,10 +387,12 @@ impl Opened {
         self.response.headers()
     }
 
-    /// Whether it comes as server-sent events.
-    pub fn is_stream(&self) -> bool {
+    /// Whether it comes as server-sent events: also where these were asked for (`is_wanted`) and come by another name than that of
+    /// a whole answer.
+    pub fn is_stream(&self, is_wanted: bool) -> bool {
         let media = self.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        media.trim_start().to_ascii_lowercase().starts_with("text/event-stream")
+        let media = media.trim_start().to_ascii_lowercase();
+        media.starts_with("text/event-stream") || (is_wanted && !media.contains("json"))
     }
 
     /// The next bytes; none at the end. May be given up and asked again: the silence counts on.
