@@ -209,16 +209,19 @@ impl HttpBody for Watched {
 pub(crate) struct Asked {
     /// None once it has ended.
     body: Option<Incoming>,
-    /// Whether the client sends it: by `Expect: 100-continue` only once it was asked for. HTTP/2 has its own way to decline.
+    /// Whether the client sends it: with `Expect: 100-continue` only once it was asked for.
     is_coming: bool,
+    /// HTTP/2 has its own way to decline.
+    is_http2: bool,
     activity: Arc<Activity>,
     patience: Duration,
 }
 
 impl Asked {
     fn of(request: Request<Incoming>, activity: &Arc<Activity>, patience: Duration) -> Request<Self> {
-        let is_coming = request.version() < Version::HTTP_2 && !request.headers().contains_key(EXPECT);
-        request.map(|body| Self { body: Some(body), is_coming, activity: Arc::clone(activity), patience })
+        let is_coming = !request.headers().contains_key(EXPECT);
+        let is_http2 = request.version() == Version::HTTP_2;
+        request.map(|body| Self { body: Some(body), is_coming, is_http2, activity: Arc::clone(activity), patience })
     }
 }
 
@@ -230,6 +233,7 @@ impl HttpBody for Asked {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.is_coming = true;
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let polled = Pin::new(body).poll_frame(context);
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
@@ -249,7 +253,8 @@ impl HttpBody for Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        let rest = self.body.take().filter(|body| self.is_coming && !body.is_end_stream());
+        let is_sent = self.is_coming && !self.is_http2;
+        let rest = self.body.take().filter(|body| is_sent && !body.is_end_stream());
         if let (Some(rest), Ok(runtime)) = (rest, Handle::try_current()) {
             runtime.spawn(throw_away(rest, Open::begin(&self.activity), self.patience));
         }
