@@ -32,7 +32,9 @@ CREATE TABLE sessions (
     user_id      INTEGER NOT NULL REFERENCES users (id),
     created_at   INTEGER NOT NULL,
     last_used_at INTEGER NOT NULL,
-    expires_at   INTEGER NOT NULL
+    expires_at   INTEGER NOT NULL,
+    -- 1: ended by the lowering of its user's role, which lets the streams go on that it began
+    is_lowered   INTEGER NOT NULL DEFAULT 0 CHECK (is_lowered IN (0, 1))
 ) STRICT;
 -- ends all sessions of a user
 CREATE INDEX sessions_user ON sessions (user_id);

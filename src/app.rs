@@ -25,6 +25,8 @@ use crate::worker::Worker;
 
 /// What is left of the drain when calls under way are told to end.
 const SETTLING_TIME: Duration = Duration::from_secs(3);
+/// Longest drain: what is left of the 20 s that may be configured is for closing the store.
+const DRAIN_MAX: Duration = Duration::from_secs(19);
 /// Connections at once to the metrics' own listener.
 const METRICS_CONNECTIONS_MAX: u32 = 64;
 
@@ -143,12 +145,12 @@ impl App {
         self.start_beside(&stop).await?;
         let connections = Connections::new(server.connections_max, self.patience());
         connections.serve(listener, self.edge.clone(), stop).await;
-        let limit = Duration::from_millis(server.drain_timeout_ms.unsigned_abs());
+        let limit = Duration::from_millis(server.drain_timeout_ms.unsigned_abs()).min(DRAIN_MAX);
         // Streams may go on for most of that time; what is left is for settling them.
         let calls = self.state.calls.drain(limit.saturating_sub(SETTLING_TIME));
         let (drained, _) = tokio::join!(
             tokio::time::timeout(limit, connections.ended()),
-            tokio::time::timeout(limit.saturating_add(SETTLING_TIME), calls),
+            tokio::time::timeout(limit.saturating_add(SETTLING_TIME).min(DRAIN_MAX), calls),
         );
         if drained.is_err() {
             tracing::warn!("some requests did not finish within server.drain_timeout and were cut");

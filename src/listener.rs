@@ -10,12 +10,15 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
-use hyper::Request;
+use http::header::EXPECT;
+use http_body_util::{BodyExt, Limited};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
+use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::Service;
 
@@ -25,6 +28,11 @@ use crate::web::Peer;
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// How often a peer that speaks HTTP/2 is asked whether it is still there.
 const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// Longest head of a request.
+const HEAD_BYTES_MAX: usize = 65_536;
+/// Most that is read of a body that nobody wants. It is more than the largest import there is by default.
+const UNWANTED_BYTES_MAX: usize = 134_217_728;
 
 /// The connections of a listener.
 #[derive(Clone)]
@@ -40,7 +48,7 @@ pub(crate) struct Connections {
 pub(crate) struct Patience {
     /// How long a request's head may take, and a connection may be without a request.
     pub(crate) head: Duration,
-    /// How long an answer may wait until the client takes more of it.
+    /// How long an answer may wait until the client takes more of it, and the rest of an unwanted body may take.
     pub(crate) answer: Duration,
 }
 
@@ -57,7 +65,7 @@ impl Connections {
     )]
     pub(crate) async fn serve<S>(&self, listener: TcpListener, service: S, mut stop: watch::Receiver<bool>)
     where
-        S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
+        S: Service<Request<Asked>, Response = Response, Error = Infallible, Future: Send>
             + Clone
             + Send
             + Sync
@@ -196,6 +204,72 @@ impl HttpBody for Watched {
     }
 }
 
+/// The body of a request. What nobody wants of it is read and thrown away, beside the answer: many clients send all before
+/// they read, and where it lay unread the kernel would reset the connection under the answer.
+pub(crate) struct Asked {
+    /// None once it has ended.
+    body: Option<Incoming>,
+    /// Whether the client sends it: with `Expect: 100-continue` only once it was asked for.
+    is_coming: bool,
+    /// HTTP/2 has its own way to decline.
+    is_http2: bool,
+    activity: Arc<Activity>,
+    patience: Duration,
+}
+
+impl Asked {
+    fn of(request: Request<Incoming>, activity: &Arc<Activity>, patience: Duration) -> Request<Self> {
+        let is_coming = !request.headers().contains_key(EXPECT);
+        let is_http2 = request.version() == Version::HTTP_2;
+        request.map(|body| Self { body: Some(body), is_coming, is_http2, activity: Arc::clone(activity), patience })
+    }
+}
+
+impl HttpBody for Asked {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.is_coming = true;
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let polled = Pin::new(body).poll_frame(context);
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+            self.body = None;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let is_sent = self.is_coming && !self.is_http2;
+        let rest = self.body.take().filter(|body| is_sent && !body.is_end_stream());
+        if let (Some(rest), Ok(runtime)) = (rest, Handle::try_current()) {
+            runtime.spawn(throw_away(rest, Open::begin(&self.activity), self.patience));
+        }
+    }
+}
+
+/// Reads a body to its end, within bounds. Past them the connection ends.
+async fn throw_away(rest: Incoming, open: Open, patience: Duration) {
+    let mut rest = Limited::new(rest, UNWANTED_BYTES_MAX);
+    let read = async { while let Some(Ok(_)) = rest.frame().await {} };
+    // The client has its answer in any case.
+    drop(tokio::time::timeout(patience, read).await);
+    drop(open);
+}
+
 async fn connection<S>(
     stream: TcpStream,
     peer: Peer,
@@ -204,16 +278,13 @@ async fn connection<S>(
     mut stop: watch::Receiver<bool>,
     place: OwnedSemaphorePermit,
 ) where
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: Service<Request<Asked>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
 {
     let activity = Arc::new(Activity::default());
     let asks = Arc::clone(&activity);
-    let service = service_fn(move |mut request: Request<Incoming>| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let open = Open::begin(&asks);
+        let mut request = Asked::of(request, &asks, patience.answer);
         request.extensions_mut().insert(peer);
         let answer = service.clone().call(request);
         async move {
@@ -224,7 +295,7 @@ async fn connection<S>(
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.head);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(HEAD_BYTES_MAX);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut quiet = pin!(activity.quiet(patience));

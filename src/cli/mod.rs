@@ -138,8 +138,11 @@ impl Arguments {
 impl Place {
     /// The settings, every fault of which is named.
     fn load(&self) -> anyhow::Result<Config> {
-        let loaded = Config::load(self.config.as_deref(), &Environment::of_process());
-        loaded.or_else(|faults| refuse("the configuration", &faults))
+        self.try_load().or_else(|faults| refuse("the configuration", &faults))
+    }
+
+    fn try_load(&self) -> Result<Config, Vec<Fault>> {
+        Config::load(self.config.as_deref(), &Environment::of_process())
     }
 
     /// The settings and the database, for a command that may run beside a server.

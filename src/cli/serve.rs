@@ -26,7 +26,11 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 const LOCK_PERIOD: Duration = Duration::from_millis(100);
 
 pub(super) fn run(place: &Place, listen: Option<SocketAddr>) -> anyhow::Result<()> {
-    let mut config = place.load()?;
+    let loaded = place.try_load().or_else(|mut faults| {
+        faults.extend(tiers_missing(place));
+        refuse("the configuration", &faults)
+    });
+    let mut config = loaded?;
     if let Some(listen) = listen {
         config.listen_on(listen);
     }
@@ -34,6 +38,18 @@ pub(super) fn run(place: &Place, listen: Option<SocketAddr>) -> anyhow::Result<(
     volume::look(&place.data_dir, &Environment::of_process(), config.server.require_volume)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config, &place.data_dir))
+}
+
+/// The tiers that users hold and a faulty configuration lacks, as far as they can be told: all that is wrong is named at once.
+fn tiers_missing(place: &Place) -> Vec<Fault> {
+    let look = || {
+        place.require_database().ok()?;
+        let tiers = Config::tiers_of(place.config.as_deref(), &Environment::of_process())?;
+        let defaults = Config::parse(None, &Environment::default()).ok()?;
+        let store = Store::open(&place.data_dir, Clock::system(), &defaults.store).ok()?;
+        store.read_blocking(move |reader| missing_tiers(reader, &tiers)).ok()
+    };
+    look().unwrap_or_default()
 }
 
 async fn serve(config: Config, directory: &Path) -> anyhow::Result<()> {

@@ -235,6 +235,16 @@ impl Config {
         if faults.is_empty() { Ok(config) } else { Err(faults) }
     }
 
+    /// The tiers that a file and the environment name, whatever else is wrong; none where the file cannot be read.
+    pub fn tiers_of(file: Option<&Path>, environment: &Environment) -> Option<Tiers> {
+        let text = file.map(std::fs::read_to_string).transpose().ok()?;
+        if text.as_deref().is_some_and(|text| text.parse::<Table>().is_err()) {
+            return None;
+        }
+        let table = source::merge(text.as_deref(), environment, &mut Vec::new());
+        Some(tiers(&table, &RefCell::default()))
+    }
+
     fn from_table(table: Table, environment: &Environment, faults: &RefCell<Vec<Fault>>) -> Self {
         let tiers = tiers(&table, faults);
         let section = |section| Values { table: &table, section, faults };

@@ -96,18 +96,7 @@ fn set_limit(table: &mut Table, tier: &str, key: &str, number: i64) {
 fn merge_environment(table: &mut Table, environment: &Environment, faults: &mut Vec<Fault>) {
     for (name, text) in &environment.0 {
         let Some(path) = name.strip_prefix(PREFIX).filter(|rest| rest.contains("__")) else { continue };
-        let path: Vec<String> = path.split("__").map(str::to_lowercase).collect();
-        let known = match path.as_slice() {
-            [section, tier, key] if section == "tiers" && TIER_KEYS.contains(&key.as_str()) => {
-                let tiers = table.entry("tiers").or_insert_with(|| Value::Table(Table::new()));
-                let Value::Table(tiers) = tiers else { continue };
-                let limits = tiers.entry(tier.clone()).or_insert_with(|| Value::Table(Table::new()));
-                limits.as_table_mut().map(|limits| limits.entry(key.clone()).or_insert(Value::Integer(0)))
-            }
-            [section, key] if section != "tiers" => table.get_mut(section).and_then(|keys| keys.get_mut(key)),
-            _ => None,
-        };
-        match known {
+        match place(table, &path.to_lowercase()) {
             Some(value) => match parse_like(value, text) {
                 Ok(parsed) => *value = parsed,
                 Err(message) => faults.push(Fault::new(name.clone(), message)),
@@ -115,6 +104,36 @@ fn merge_environment(table: &mut Table, environment: &Environment, faults: &mut 
             None => faults.push(Fault::new(name.clone(), "unknown key")),
         }
     }
+}
+
+/// The value that a variable stands for, by its name in lower case. What the file names in its own way, a tier or an alias,
+/// is found however its letters are cased.
+fn place<'t>(table: &'t mut Table, path: &str) -> Option<&'t mut Value> {
+    let (section, rest) = path.split_once("__")?;
+    let keys = table.get_mut(section)?.as_table_mut()?;
+    if section == "tiers" {
+        // A tier's own name may hold `__` too, where the file has it.
+        let (tier, key) = rest.rsplit_once("__").filter(|(_, key)| TIER_KEYS.contains(key))?;
+        let tier = match own_name(keys, tier) {
+            Some(name) => name,
+            None if tier.contains("__") => return None,
+            None => tier.to_owned(),
+        };
+        let limits = keys.entry(tier).or_insert_with(|| Value::Table(Table::new()));
+        return Some(limits.as_table_mut()?.entry(key).or_insert(Value::Integer(0)));
+    }
+    if let Some(alias) = rest.strip_prefix("aliases__").filter(|_| section == "gateway") {
+        let aliases = keys.get_mut("aliases")?.as_table_mut()?;
+        let name = own_name(aliases, alias)?;
+        return aliases.get_mut(&name);
+    }
+    keys.get_mut(rest)
+}
+
+/// How `keys` spell a name: as it is, or with letters of other cases.
+fn own_name(keys: &Table, name: &str) -> Option<String> {
+    let same = keys.keys().find(|key| *key == name).or_else(|| keys.keys().find(|key| key.to_lowercase() == name));
+    same.cloned()
 }
 
 /// Reads a variable's text as the kind of value that the default has.

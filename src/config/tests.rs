@@ -65,6 +65,30 @@ fn the_environment_wins_over_the_file_and_the_originals_variables_work() {
 }
 
 #[test]
+fn a_variable_finds_what_the_file_names_in_letters_of_any_case() {
+    let config = parse(
+        &format!(
+            "[tiers.Gold]\nllm_tokens_day = 1\nmemory_storage_bytes = 2\nagent_minutes_month = 3\n\
+             [tiers.two__words]\nllm_tokens_day = 1\nmemory_storage_bytes = 2\nagent_minutes_month = 3\n\
+             [gateway.aliases]\nFast = 'gpt-4o'\n{UPSTREAM}"
+        ),
+        &[
+            ("TALLYBOX_TIERS__GOLD__LLM_TOKENS_DAY", "7"),
+            ("TALLYBOX_TIERS__TWO__WORDS__AGENT_MINUTES_MONTH", "8"),
+            ("TALLYBOX_GATEWAY__ALIASES__FAST", "gpt-5"),
+        ],
+    );
+    let config = config.unwrap();
+    assert_eq!(config.tiers.limits("Gold").llm_tokens_day, Limit::AtMost(7));
+    assert_eq!(config.tiers.limits("two__words").agent_minutes_month, Limit::AtMost(8));
+    assert!(!config.tiers.has("gold"));
+    assert_eq!(config.gateway.routes.resolve("Fast"), "gpt-5");
+    for unknown in ["TALLYBOX_TIERS__SOME__WORDS__LLM_TOKENS_DAY", "TALLYBOX_GATEWAY__ALIASES__SLOW"] {
+        assert!(parse("", &[(unknown, "1")]).unwrap_err()[0].starts_with(unknown));
+    }
+}
+
+#[test]
 fn secrets_are_masked_and_never_given_twice() {
     let config = parse("[embedding]\napi_key = 'sk-secret'", &[]).unwrap();
     assert!(!config.to_masked_toml().contains("sk-secret"));

@@ -364,12 +364,14 @@ pub fn email_key(email: &str) -> String {
     email.trim().to_lowercase()
 }
 
-/// Checks the length of a new password.
+/// Checks the length of a new password, and that it can be typed at the door, where NUL is refused.
 ///
 /// # Errors
 /// `Invalid` for `field`.
 pub fn check_password(password: &str, field: &str) -> Result<()> {
-    if PASSWORD_CHARACTERS.contains(&password.chars().count()) {
+    if password.contains('\0') {
+        Err(Error::invalid(field, "must not contain NUL"))
+    } else if PASSWORD_CHARACTERS.contains(&password.chars().count()) {
         Ok(())
     } else {
         let (least, most) = (PASSWORD_CHARACTERS.start(), PASSWORD_CHARACTERS.end());
@@ -385,6 +387,16 @@ mod tests {
     fn a_token_without_scopes_lacks_the_privileged_three() {
         let names = Scopes::default_of_tokens().names();
         assert_eq!(names, ["usage:read", "usage:write", "memory:read", "memory:write", "gateway"]);
+    }
+
+    #[test]
+    fn a_password_is_10_to_256_characters_without_nul() {
+        for good in ["ten chars!".to_owned(), "ä".repeat(256)] {
+            assert!(check_password(&good, "password").is_ok());
+        }
+        for bad in ["nine char".to_owned(), "ä".repeat(257), "correct\0horse battery".to_owned()] {
+            assert!(matches!(check_password(&bad, "password"), Err(Error::Invalid(_))), "{bad:?}");
+        }
     }
 
     #[test]

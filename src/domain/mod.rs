@@ -9,6 +9,7 @@ pub mod calendar;
 pub mod error;
 pub(crate) mod field;
 pub mod gateway;
+pub(crate) mod json;
 pub mod ledger;
 pub mod memory;
 pub mod overview;

@@ -26,6 +26,14 @@ impl MaybeKey {
     pub(super) fn with(self, body: &Body) -> Result<Option<Key>> {
         Ok(self.0?.map(|key| Key { payload: key.payload(&body.value), key: key.key }))
     }
+
+    /// As [`MaybeKey::with`], of a body that is kept as the texts it came in.
+    ///
+    /// # Errors
+    /// As [`MaybeKey::with`].
+    pub(super) fn with_texts(self, parts: &[&str]) -> Result<Option<Key>> {
+        Ok(self.0?.map(|key| Key { payload: key.payload_of_texts(parts), key: key.key }))
+    }
 }
 
 /// Runs a creating write at most once a key, in one transaction with its answer.
@@ -34,16 +42,32 @@ where
     T: Serialize,
     F: FnOnce(&mut Writer<'_>, &Caller) -> Result<(StatusCode, T)> + Send + 'static,
 {
-    let answer = state
-        .write(known, move |writer, caller| {
-            idempotency::once(writer, caller.user.key, key.as_ref(), |writer| {
-                let (status, body) = work(writer, caller)?;
-                let body = serde_json::to_string(&body).map_err(|error| Error::Internal(error.to_string()))?;
-                Ok(idempotency::Answer { status: status.as_u16(), body, replayed: false })
-            })
-        })
-        .await?;
-    Ok(respond(answer))
+    let answer = state.write(known, move |writer, caller| once(writer, caller, key.as_ref(), work));
+    Ok(respond(answer.await?))
+}
+
+/// Within a write: does `work` unless `key` has its answer already.
+pub(super) fn once<T: Serialize>(
+    writer: &mut Writer<'_>,
+    caller: &Caller,
+    key: Option<&Key>,
+    work: impl FnOnce(&mut Writer<'_>, &Caller) -> Result<(StatusCode, T)>,
+) -> Result<idempotency::Answer> {
+    idempotency::once(writer, caller.user.key, key, |writer| {
+        let (status, body) = work(writer, caller)?;
+        let body = serde_json::to_string(&body).map_err(|error| Error::Internal(error.to_string()))?;
+        Ok(idempotency::Answer { status: status.as_u16(), body, replayed: false })
+    })
+}
+
+/// What was answered before is answered again without another look at anything else.
+pub(super) async fn first_answer(
+    state: &AppState,
+    known: &Known,
+    key: Option<&Key>,
+) -> Result<Option<idempotency::Answer>> {
+    let Some(key) = key.cloned() else { return Ok(None) };
+    state.read(known, move |reader, caller| idempotency::find(reader, caller.user.key, &key)).await
 }
 
 /// An answer kept or just made, as a response.

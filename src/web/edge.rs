@@ -18,16 +18,19 @@ use tower_http::catch_panic::CatchPanic;
 
 use tracing::Instrument;
 
-use super::extract::presented;
+use super::extract::{fault_of_body, presented};
 use super::metrics::Answering;
 use super::pages::{self, IsPage};
 use super::problem::{Failure, NoRoute, Problem, method_not_allowed};
-use super::state::{AppState, acting_for_another};
+use super::state::AppState;
 use crate::clock::new_request_id;
 use crate::domain::auth::Scope;
 use crate::domain::{Error, Result};
+use crate::service::auth::{acting_for_another, require_enabled};
 use crate::view::layout::Who;
 
+/// The routes that resolve a hold, which its maker may do for a disabled user too.
+const RESOLUTIONS: &str = "/usage/reservations/{id}";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The id of a request, for handlers that write it down.
@@ -205,32 +208,40 @@ impl<H> Guarded<H> {
             }
             return response;
         }
-        match admit(&state, self.access, &mut request).await {
+        match self.admit(&state, &mut request).await {
             Ok(()) => self.handler.call(request, state).await,
+            // What is wrong with the body is said before what is wrong with the user that a trusted caller names.
+            Err(error @ (Error::NotFound(_) | Error::Gone(_) | Error::Invalid(_))) => {
+                let error = fault_of_body(request, &state, self.path).await.err().unwrap_or(error);
+                Failure(error).into_response()
+            }
             Err(error) => Failure(error).into_response(),
         }
     }
-}
 
-/// Puts who calls into the request, for the handler to take.
-async fn admit(state: &AppState, access: Access, request: &mut Request) -> Result<()> {
-    let scope = match access {
-        Access::Open | Access::Page => return Ok(()),
-        Access::AnyCredential | Access::Session => None,
-        Access::Scope(scope) => Some(scope),
-        Access::Admin => Some(Scope::Admin),
-    };
-    let presented = presented(request.headers(), request.extensions(), state);
-    let known = state.admit(presented, scope).await?;
-    let own_alone = !matches!(access, Access::Scope(_));
-    if own_alone && !known.caller().is_own() {
-        return Err(acting_for_another());
+    /// Puts who calls into the request, for the handler to take.
+    async fn admit(&self, state: &AppState, request: &mut Request) -> Result<()> {
+        let scope = match self.access {
+            Access::Open | Access::Page => return Ok(()),
+            Access::AnyCredential | Access::Session => None,
+            Access::Scope(scope) => Some(scope),
+            Access::Admin => Some(Scope::Admin),
+        };
+        let presented = presented(request.headers(), request.extensions(), state);
+        let known = state.admit(presented, scope).await?;
+        let own_alone = !matches!(self.access, Access::Scope(_));
+        if own_alone && !known.caller().is_own() {
+            return Err(acting_for_another());
+        }
+        if self.access == Access::Session && !known.caller().is_session() {
+            return Err(Error::forbidden("session_required", "this takes a session, not a token"));
+        }
+        if !self.path.starts_with(RESOLUTIONS) {
+            require_enabled(known.caller())?;
+        }
+        request.extensions_mut().insert(known);
+        Ok(())
     }
-    if access == Access::Session && !known.caller().is_session() {
-        return Err(Error::forbidden("session_required", "this takes a session, not a token"));
-    }
-    request.extensions_mut().insert(known);
-    Ok(())
 }
 
 /// A panic in a handler: logged by the panic hook, answered as an internal error.

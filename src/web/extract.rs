@@ -7,18 +7,18 @@ use axum::body::HttpBody;
 use axum::extract::{self, FromRequest, FromRequestParts, Request};
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
-use http::{Extensions, HeaderMap};
+use http::{Extensions, HeaderMap, Method};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
 
-use super::input::Fields;
+use super::input::{self, Fields};
 use super::problem::Failure;
 use super::state::{AppState, Known};
 use crate::config::{Config, Server};
-use crate::domain::{Error, Result};
+use crate::domain::{Error, Result, json};
 use crate::service::auth::{Bearer, Presented};
 
 /// The TCP peer of a connection, put there by the listener.
@@ -116,15 +116,17 @@ impl FromRequestParts<AppState> for Query {
     }
 }
 
-/// A JSON body, unread, with the hash of its value for idempotency.
+/// A JSON body, unread.
 pub(super) struct Body {
     pub(super) value: Value,
+    /// What is wrong with there being none.
+    absence: Option<Error>,
 }
 
 impl Body {
     /// Its fields.
     pub(super) fn fields(self) -> Result<Fields> {
-        Fields::of_body(self.value)
+        self.absence.map_or_else(|| Fields::of_body(self.value), Err)
     }
 
     /// Its fields; an empty body is an empty object.
@@ -137,14 +139,43 @@ impl FromRequest<AppState> for Body {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Failure> {
-        let bytes = read_json(request, state).await?;
-        if bytes.is_empty() {
-            return Ok(Self { value: Value::Null });
+        let absence = absence(request.headers(), is_json);
+        let text = text_of(read_json(request, state).await?)?;
+        if text.is_empty() {
+            return Ok(Self { value: Value::Null, absence: Some(absence) });
         }
-        let value =
-            serde_json::from_slice(&bytes).map_err(|error| Error::Malformed(format!("malformed JSON: {error}")))?;
-        Ok(Self { value })
+        let value = serde_json::from_str(&text).map_err(|error| json::unreadable(&text, &error))?;
+        Ok(Self { value, absence: None })
     }
+}
+
+/// What is wrong with an empty body where one is needed, of a media type that is taken or not.
+pub(super) fn absence(headers: &HeaderMap, is_taken: impl FnOnce(&HeaderMap) -> bool) -> Error {
+    if headers.contains_key(CONTENT_TYPE) && !is_taken(headers) {
+        return not_json();
+    }
+    Error::Malformed("malformed JSON: the body is empty".to_owned())
+}
+
+fn not_json() -> Error {
+    Error::UnsupportedMediaType("the body must be application/json".to_owned())
+}
+
+/// Checks what is checked of the body of the route `path` before its fields are.
+pub(super) async fn fault_of_body(request: Request, state: &AppState, path: &str) -> Result<()> {
+    if ![Method::POST, Method::PATCH].contains(request.method()) {
+        return Ok(());
+    }
+    if path == "/memory/import" {
+        let config = &state.config;
+        Records::of(request.headers())?;
+        return refuse_long(request.headers(), config.memory.import_bytes_max, IMPORT_SETTING);
+    }
+    if path.starts_with("/v1/") {
+        let RawBody(text) = RawBody::from_request(request, state).await.map_err(|Failure(error)| error)?;
+        return json::require_well_formed(&text);
+    }
+    Body::from_request(request, state).await.map(drop).map_err(|Failure(error)| error)
 }
 
 /// A JSON body as the text it came in.
@@ -154,12 +185,18 @@ impl FromRequest<AppState> for RawBody {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Failure> {
+        let absence = absence(request.headers(), is_json);
         // The one part of a long call that waits for the client.
         let read = tokio::time::timeout(state.config.server.request_timeout(), read_json(request, state));
-        let bytes = read.await.map_err(|_| Error::Timeout)??;
-        let text = String::from_utf8(bytes.into());
-        Ok(Self(text.map_err(|_| Error::Malformed("malformed JSON: the body is not UTF-8".to_owned()))?))
+        let text = text_of(read.await.map_err(|_| Error::Timeout)??)?;
+        if text.is_empty() { Err(absence.into()) } else { Ok(Self(text)) }
     }
+}
+
+/// The text of a body.
+pub(super) fn text_of(bytes: impl Into<Vec<u8>>) -> Result<String> {
+    let text = String::from_utf8(bytes.into());
+    text.map_err(|_| Error::Malformed("malformed JSON: the body is not UTF-8".to_owned()))
 }
 
 /// The bytes of a JSON body; none where there is no body.
@@ -171,10 +208,13 @@ async fn read_json(request: Request, state: &AppState) -> Result<bytes::Bytes> {
         return Ok(bytes::Bytes::new());
     }
     if !is_json(headers) {
-        return Err(Error::UnsupportedMediaType("the body must be application/json".to_owned()));
+        return Err(not_json());
     }
     read_body(request, state.config.server.body_bytes_max).await
 }
+
+/// What bounds the body of an import.
+const IMPORT_SETTING: &str = "memory.import_bytes_max";
 
 /// How a body of many records is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,7 +273,7 @@ pub(super) async fn read_body(request: Request, limit: usize) -> Result<bytes::B
 /// Reads a body of at most `memory.import_bytes_max` bytes at the pace that other bodies are held to: silence ends it after
 /// the time that a request may take, and so does a trickle, since each `server.body_bytes_max` bytes have that time.
 pub(super) async fn read_long_body(request: Request, config: &Config) -> Result<Vec<u8>> {
-    let (limit, setting) = (config.memory.import_bytes_max, "memory.import_bytes_max");
+    let (limit, setting) = (config.memory.import_bytes_max, IMPORT_SETTING);
     refuse_long(request.headers(), limit, setting)?;
     let (patience, portion) = (config.server.request_timeout(), config.server.body_bytes_max.max(1));
     let begun = Instant::now();
@@ -279,11 +319,34 @@ pub(super) struct IdempotencyKey {
 impl IdempotencyKey {
     /// SHA-256 of the route and of the payload as a JSON value.
     pub(super) fn payload(&self, body: &Value) -> [u8; 32] {
+        let mut body = body.clone();
+        unify_numbers(&mut body);
+        self.payload_of_texts(&[&body.to_string()])
+    }
+
+    /// SHA-256 of the route and of what makes up the payload, of which only the last may hold NUL.
+    pub(super) fn payload_of_texts(&self, parts: &[&str]) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update(self.route.as_bytes());
-        hash.update([0]);
-        hash.update(body.to_string().as_bytes());
+        for part in parts {
+            hash.update([0]);
+            hash.update(part.as_bytes());
+        }
         hash.finalize().into()
+    }
+}
+
+/// Gives equal numbers the same spelling: 5.0 and 5e0 are 5.
+fn unify_numbers(value: &mut Value) {
+    match value {
+        Value::Number(_) => {
+            if let Some(number) = input::whole(value) {
+                *value = Value::from(number);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(unify_numbers),
+        Value::Object(members) => members.values_mut().for_each(unify_numbers),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
 }
 

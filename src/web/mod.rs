@@ -269,8 +269,14 @@ fn as_configured(route: Route, config: &Config) -> Option<Route> {
 }
 
 /// The whole of what `metrics.listen` answers.
-pub(crate) fn metrics_application(state: &AppState) -> Router {
-    Router::new().route(METRICS, routing::get(metrics::metrics)).with_state(state.clone())
+pub(crate) fn metrics_application(state: &AppState) -> Edge {
+    let metrics = get(METRICS, Access::Open, metrics::metrics).handler;
+    within_edge(Router::new().route(METRICS, metrics).fallback(problem::nothing_there), state)
+}
+
+fn within_edge(router: Router<AppState>, state: &AppState) -> Edge {
+    let router = CatchPanicLayer::custom(edge::panicked as edge::OnPanic).layer(router.with_state(state.clone()));
+    Edge { state: state.clone(), router }
 }
 
 /// The whole application.
@@ -298,6 +304,5 @@ pub(crate) fn application(state: &AppState) -> Edge {
     if !origins.is_empty() {
         router = router.layer(cors(origins));
     }
-    let router = CatchPanicLayer::custom(edge::panicked as edge::OnPanic).layer(router.with_state(state.clone()));
-    Edge { state: state.clone(), router }
+    within_edge(router, state)
 }

@@ -178,9 +178,13 @@ impl IntoResponse for Problem {
 }
 
 /// 404 of a path that is no route.
+pub(super) async fn nothing_there() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
+}
+
+/// As [`nothing_there`]; whoever asked by browser gets a page.
 pub(super) async fn no_such_route(State(state): State<AppState>, headers: HeaderMap) -> Response {
-    let problem = Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path");
-    let mut response = (Extension(NoRoute), problem).into_response();
+    let mut response = (Extension(NoRoute), nothing_there().await).into_response();
     if let Some(who) = pages::who_asks(&headers, &state).await {
         response.extensions_mut().insert(who);
     }

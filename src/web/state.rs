@@ -26,6 +26,9 @@ use crate::store::{Commit, Reader, Store, Writer};
 /// Most callers remembered at once; more, and all are forgotten.
 const CALLERS_REMEMBERED_MAX: usize = 10_000;
 
+/// Bytes of the texts of a caller that is remembered: more than any that names someone, and fewer than fill the memory.
+const REMEMBERED_BYTES_MAX: usize = 1_024;
+
 /// What every handler shares, behind one count: a request takes it several times.
 #[derive(Clone)]
 pub(crate) struct AppState(Arc<Shared>);
@@ -200,8 +203,6 @@ impl AppState {
         let presented = Arc::new(presented);
         let authenticated = match self.look(Arc::clone(&presented), scope).await? {
             Identity::Known(authenticated) => authenticated,
-            // What asks for no scope is about the caller's own account.
-            Identity::ToProvision if scope.is_none() => return Err(acting_for_another()),
             Identity::ToProvision => {
                 let (presented_again, policy) = (Arc::clone(&presented), Arc::clone(&self.identity));
                 self.store.write(move |writer| auth::provision(writer, &presented_again, &policy)).await?;
@@ -243,12 +244,21 @@ impl AppState {
     }
 
     fn remember(&self, presented: &Presented, version: u64, authenticated: &Arc<Authenticated>) {
+        if presented.text_bytes() > REMEMBERED_BYTES_MAX {
+            return;
+        }
         let mut remembered = self.remembered.write().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= CALLERS_REMEMBERED_MAX {
             remembered.clear();
         }
         let found = Remembered { version, authenticated: Arc::clone(authenticated) };
         remembered.insert(presented.clone(), found);
+    }
+
+    /// Whether what a caller has begun may go on.
+    pub(crate) async fn stands(&self, known: &Known) -> Result<()> {
+        let (presented, user) = (Arc::clone(&known.presented), known.caller().user.id);
+        self.store.read(move |reader| auth::require_standing(reader, &presented, user)).await
     }
 
     /// Reads on a snapshot in which the caller is proved.
@@ -347,11 +357,6 @@ impl AppState {
         self.meters.count_refusal(refusal.resource);
         self.noted.refusal(known.caller().user.key, refusal.resource, self.now());
     }
-}
-
-/// The refusal of what is open to a caller's own account alone.
-pub(super) fn acting_for_another() -> Error {
-    Error::forbidden("acting_for_another", "this is not open to a call that acts for another user")
 }
 
 fn prove(reader: &Reader<'_>, presented: &Presented, policy: &Policy, scope: Option<Scope>) -> Result<Caller> {

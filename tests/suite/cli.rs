@@ -262,6 +262,13 @@ fn a_tier_that_users_hold_and_the_file_lacks_stops_serve_alone() {
     assert!(add.output().unwrap().status.success());
     let said = fails(&command(there, &ANY_PORT).output().unwrap());
     assert!(said.contains("tiers.gold") && said.contains("1 user"), "{said}");
+    // With whatever else is wrong.
+    let mut faulty = command(there, &ANY_PORT);
+    faulty.env("TALLYBOX_SERVER__NOPE", "1").env("TALLYBOX_TIERS__BASIC__LLM_TOKENS_DAY", "-2");
+    let said = fails(&faulty.output().unwrap());
+    for fault in ["3 faults", "TALLYBOX_SERVER__NOPE", "tiers.basic.llm_tokens_day", "tiers.gold: 1 user holds"] {
+        assert!(said.contains(fault), "{fault} is missing in {said}");
+    }
     assert!(run(there, &["user", "list"]).contains("gold"));
 }
 

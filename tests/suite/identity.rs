@@ -319,8 +319,12 @@ async fn act_as_names_another_user_and_never_reaches_their_account() {
     app.call_with("GET", "/usage/tier", Some(&token), None, &unknown_tier).await.expect(422);
     let stranger = [("x-user-id", "00000000-0000-4000-8000-000000000000")];
     app.call_with("GET", "/usage/tier", Some(&token), None, &stranger).await.expect(404);
-    for path in ["/auth/me", "/auth/tokens"] {
-        app.call_with("GET", path, Some(&token), None, &header).await.expect(403);
+    let strangers = [header, stranger, [("x-user-id", "nobody")]].map(|named| vec![named[0]]);
+    for named in strangers.into_iter().chain([unknown_tier.to_vec()]) {
+        for path in ["/auth/me", "/auth/tokens"] {
+            let refused = app.call_with("GET", path, Some(&token), None, &named).await.expect(403);
+            assert_eq!(refused.code(), "acting_for_another", "{path} for {named:?}");
+        }
     }
     // The token's own scopes still bound it.
     let body = json!({"resourceType": "llm_tokens", "amount": 1});

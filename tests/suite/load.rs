@@ -189,6 +189,16 @@ async fn the_listener_of_the_metrics_sheds_as_the_other_does() {
             tokio::task::yield_now().await;
         }
         sheds(metrics, "/metrics").await;
+        for (line, status, code) in [("GET /healthz", 404, "not_found"), ("POST /metrics", 405, "method_not_allowed")] {
+            let mut stream = TcpStream::connect(metrics).await.unwrap();
+            let head = format!("{line} HTTP/1.1\r\nHost: box\r\nX-Request-Id: mine\r\nConnection: close\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let said = rest_of(&mut stream).await;
+            let is_problem =
+                said.contains("application/problem+json") && said.contains(&format!("\"code\":\"{code}\""));
+            assert!(said.starts_with(&format!("HTTP/1.1 {status} ")) && is_problem, "{said}");
+            assert!(said.contains("x-request-id: mine"), "{said}");
+        }
     })
     .await;
 }
@@ -208,6 +218,82 @@ async fn connections_past_the_cap_wait_until_one_ends() {
         assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
         let (first, second) = (first.read(&mut [0]).await, second.try_read(&mut [0]));
         assert!(matches!(first, Ok(0)) || matches!(second, Ok(0)), "{first:?} {second:?}");
+    })
+    .await;
+}
+
+/// Longest head that is read.
+const HEAD_BYTES_MAX: usize = 65_536;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sends_a_whole_body_that_nobody_wants_has_its_answer() {
+    const MIB: usize = 1_048_576;
+    const JSON: &str = "Content-Type: application/json\r\n";
+    let app = TestApp::with_config("[server]\nlisten = '127.0.0.1:0'\nbody_bytes_max = 32768\nrequest_timeout = '20s'");
+    let user = app.user("a@example.org", "basic").await;
+    let known = format!("Authorization: Bearer {}\r\n{JSON}", user.token);
+    served(&app, async |address| {
+        for (line, headers, bytes, status) in [
+            ("POST /usage/record", known.as_str(), 5 * MIB, 413),
+            ("POST /memory/store", JSON, 5 * MIB, 401),
+            ("POST /usage/record", &known.replace("application/json", "text/plain"), 5 * MIB, 415),
+            ("POST /nowhere", JSON, 5 * MIB, 404),
+            ("PUT /usage/record", JSON, 5 * MIB, 405),
+            ("POST /auth/login", JSON, 5 * MIB, 413),
+            ("POST /login", "Content-Type: application/x-www-form-urlencoded\r\n", 5 * MIB, 413),
+            ("POST /v1/chat/completions", &known, 5 * MIB, 413),
+            ("POST /memory/import", &known, 68 * MIB, 413),
+        ] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let head = format!("{line} HTTP/1.1\r\nHost: box\r\n{headers}Content-Length: {bytes}\r\n\r\n");
+            soon(stream.write_all(head.as_bytes())).await.unwrap();
+            soon(stream.write_all(&vec![b' '; bytes])).await.unwrap();
+            // The connection goes on.
+            let next = b"GET /healthz HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n";
+            soon(stream.write_all(next)).await.unwrap();
+            let said = rest_of(&mut stream).await;
+            assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {said}");
+            assert!(said.contains("HTTP/1.1 200 OK"), "{line}: {said}");
+        }
+        // Nor does it matter that the connection is to end, or that the length is not said.
+        let head = "POST /usage/record HTTP/1.1\r\nHost: box\r\nConnection: close\r\n";
+        let body = " ".repeat(2 * MIB);
+        for request in [
+            format!("{head}{known}Content-Length: {}\r\n\r\n{body}", body.len()),
+            format!("{head}{known}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len()),
+        ] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            soon(stream.write_all(request.as_bytes())).await.unwrap();
+            let said = rest_of(&mut stream).await;
+            assert!(said.starts_with("HTTP/1.1 413 "), "{said}");
+        }
+        // Who asks first whether to send it is told no, and the body is not waited for.
+        let mut polite = TcpStream::connect(address).await.unwrap();
+        let head = format!("POST /usage/record HTTP/1.1\r\nHost: box\r\n{known}Expect: 100-continue\r\n");
+        polite.write_all(format!("{head}Content-Length: {MIB}\r\n\r\n").as_bytes()).await.unwrap();
+        let begun = Instant::now();
+        let said = rest_of(&mut polite).await;
+        assert!(said.starts_with("HTTP/1.1 413 ") && begun.elapsed() < Duration::from_secs(10), "{said}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_is_bounded_and_what_nobody_wants_is_not_read_for_ever() {
+    let app = TestApp::with_config(IMPATIENT);
+    served(&app, async |address| {
+        let mut long = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET /healthz HTTP/1.1\r\nHost: box\r\nX-Long: {}", "x".repeat(HEAD_BYTES_MAX));
+        long.write_all(&head.as_bytes()[..HEAD_BYTES_MAX]).await.unwrap();
+        let said = rest_of(&mut long).await;
+        assert!(said.starts_with("HTTP/1.1 431 "), "{said}");
+        // An answered body that does not end.
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        let head = "POST /usage/record HTTP/1.1\r\nHost: box\r\nContent-Length: 90000\r\n\r\n";
+        slow.write_all(head.as_bytes()).await.unwrap();
+        let begun = Instant::now();
+        let said = trickle(slow, b" ").await;
+        assert!(said.starts_with("HTTP/1.1 401 ") && begun.elapsed() < Duration::from_secs(10), "{said}");
     })
     .await;
 }

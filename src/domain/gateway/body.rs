@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::domain::{Error, Result};
+use crate::domain::{Error, Result, json};
 
 /// An object as the text it came in, and where in it each member's value lies.
 #[derive(Clone, Debug)]
@@ -117,7 +117,7 @@ impl Object {
     pub fn parse(text: String) -> Result<Self> {
         let malformed = |error: serde_json::Error| Error::Malformed(format!("malformed JSON: {error}"));
         if !text.trim_start().starts_with('{') {
-            let _: Value = serde_json::from_str(&text).map_err(malformed)?;
+            json::check(&text).map_err(|error| json::unreadable(&text, &error))?;
             return Err(Error::invalid("body", "must be an object"));
         }
         let mut reader = serde_json::Deserializer::from_str(&text);

@@ -124,10 +124,11 @@ pub fn change(writer: &mut Writer<'_>, by: &By, tiers: &Tiers, user: &User, chan
         return Err(Error::conflict("last_admin", "the last enabled admin can be neither lowered nor disabled"));
     }
     let changed = store::change_user(writer, user.key, &store::UserChange { email, role, tier, disabled })?;
-    if is_lowered || is_disabled {
-        store::end_sessions(writer, user.key, None)?;
+    if is_lowered && !is_disabled {
+        store::end_sessions_but_for_streams(writer, user.key)?;
     }
     if is_disabled {
+        store::end_sessions(writer, user.key, None)?;
         store::delete_links(writer, user.key)?;
         end_runs(writer, user.key, EndReason::Disabled)?;
     }

@@ -44,6 +44,13 @@ pub struct Bearer {
     pub is_session: bool,
 }
 
+impl Presented {
+    /// Bytes of the texts, which are as long as the client likes.
+    pub fn text_bytes(&self) -> usize {
+        [&self.user_id, &self.user_email, &self.user_tier].into_iter().flatten().map(String::len).sum()
+    }
+}
+
 impl Bearer {
     /// From the text after `Bearer `; none where it is not one of ours.
     pub fn parse(secret: &str) -> Option<Self> {
@@ -171,6 +178,10 @@ fn act_for(
         Some(own) => own.caller.scopes,
     };
     require(scopes, scope)?;
+    // What asks for no scope is about the caller's own account.
+    if scope.is_none() && (own.is_none() || acting.is_some()) {
+        return Err(acting_for_another());
+    }
     let tier_override = match &presented.user_tier {
         Some(tier) if !policy.tiers.has(tier) => {
             return Err(Error::invalid("X-User-Tier", format!("unknown tier; known are {}", policy.tiers.names())));
@@ -206,10 +217,37 @@ fn find_named(reader: &Reader<'_>, named: &str, policy: &Policy) -> Result<Optio
     }
 }
 
+/// The refusal of what is open to a caller's own account alone.
+pub fn acting_for_another() -> Error {
+    Error::forbidden("acting_for_another", "this is not open to a call that acts for another user")
+}
+
+/// Whether a stream that `presented` began for `user` may go on. Unlike a request it outlives the lowering of a role, which
+/// takes away what the credential may begin.
+///
+/// # Errors
+/// `Unauthenticated` where the credential has ended, or its user is disabled; `Forbidden` and `Gone` where the user is.
+pub fn require_standing(reader: &Reader<'_>, presented: &Presented, user: UserId) -> Result<()> {
+    if let Some(bearer) = presented.bearer {
+        let found = if bearer.is_session {
+            store::find_begun_session(reader, &bearer.hash)?
+        } else {
+            store::find_token(reader, &bearer.hash)?
+        };
+        found.filter(|found| found.user.is_enabled()).ok_or(Error::Unauthenticated)?;
+    }
+    let user = store::find_user(reader, user)?.ok_or(Error::NotFound("the user"))?;
+    require_user_enabled(&user)
+}
+
 /// # Errors
 /// `Forbidden` where the user acted for is disabled.
 pub fn require_enabled(caller: &Caller) -> Result<()> {
-    if caller.user.is_enabled() { Ok(()) } else { Err(Error::forbidden("user_disabled", "the user is disabled")) }
+    require_user_enabled(&caller.user)
+}
+
+fn require_user_enabled(user: &User) -> Result<()> {
+    if user.is_enabled() { Ok(()) } else { Err(Error::forbidden("user_disabled", "the user is disabled")) }
 }
 
 /// Creates the user that a trusted caller names, unless another request was quicker: a plain user, whatever

@@ -10,8 +10,9 @@ use crate::domain::Result;
 use crate::domain::auth::{Credential, Role, SESSION_IDLE_MS, Scopes, User, UserKey};
 use crate::domain::unit::{Timestamp, UserId};
 pub(crate) use secret::{
-    NewToken, delete_link, delete_links, delete_session, delete_setup_links, end_sessions, find_link, insert_link,
-    insert_session, insert_token, list_tokens, purge_ended, revoke_token, revoke_tokens,
+    NewToken, delete_link, delete_links, delete_session, delete_setup_links, end_sessions,
+    end_sessions_but_for_streams, find_link, insert_link, insert_session, insert_token, list_tokens, purge_ended,
+    revoke_token, revoke_tokens,
 };
 pub(crate) use user::{
     NewUser, UserChange, change_user, count_enabled_admins, count_users, find_password, find_user, find_user_by_email,
@@ -75,15 +76,25 @@ pub(crate) fn find_token(reader: &Reader<'_>, hash: &[u8; 32]) -> Result<Option<
 
 /// The live session with `hash`: neither past its life nor idle for too long.
 pub(crate) fn find_session(reader: &Reader<'_>, hash: &[u8; 32]) -> Result<Option<FoundCredential>> {
+    find_session_that(reader, hash, false)
+}
+
+/// As [`find_session`], also one that the lowering of its user's role has ended.
+pub(crate) fn find_begun_session(reader: &Reader<'_>, hash: &[u8; 32]) -> Result<Option<FoundCredential>> {
+    find_session_that(reader, hash, true)
+}
+
+fn find_session_that(reader: &Reader<'_>, hash: &[u8; 32], may_be_lowered: bool) -> Result<Option<FoundCredential>> {
     let sql = concat!(
         "SELECT ",
         user_columns!(),
         ", sessions.id, sessions.last_used_at, sessions.expires_at FROM sessions \
          JOIN users ON users.id = sessions.user_id \
-         WHERE sessions.hash = ?1 AND sessions.expires_at > ?2 AND sessions.last_used_at > ?2 - ?3"
+         WHERE sessions.hash = ?1 AND sessions.expires_at > ?2 AND sessions.last_used_at > ?2 - ?3 \
+         AND (?4 OR NOT sessions.is_lowered)"
     );
     let mut statement = reader.prepare(sql)?;
-    let found = statement.query_row(params![hash, reader.now().0, SESSION_IDLE_MS], |row| {
+    let found = statement.query_row(params![hash, reader.now().0, SESSION_IDLE_MS, may_be_lowered], |row| {
         let idle_end = Timestamp(row.get(8)?).plus_millis(SESSION_IDLE_MS);
         Ok(FoundCredential {
             credential: Credential::Session(row.get(7)?),

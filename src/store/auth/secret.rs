@@ -32,6 +32,12 @@ pub(crate) fn end_sessions(writer: &mut Writer<'_>, user: UserKey, but: Option<i
     writer.execute("DELETE FROM sessions WHERE user_id = ?1 AND id IS NOT ?2", params![user.0, but]).map(drop)
 }
 
+/// Ends the sessions of a user for every request to come; streams that they began go on.
+pub(crate) fn end_sessions_but_for_streams(writer: &mut Writer<'_>, user: UserKey) -> Result<()> {
+    writer.touch_auth();
+    writer.execute("UPDATE sessions SET is_lowered = 1 WHERE user_id = ?1", params![user.0]).map(drop)
+}
+
 /// A token that is not written yet.
 #[derive(Clone, Debug)]
 pub(crate) struct NewToken<'a> {

@@ -88,7 +88,7 @@ pub(super) async fn usage(
         fields.fault("from", "must not lie after `to`, and at most ten years before it");
     }
     fields.finish(|| Some(()))?;
-    if headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/csv")) {
+    if prefers_csv(&headers) {
         let table = state.read(&known, move |reader, _| csv(reader, from, to)).await?;
         return Ok(csv_response(table));
     }
@@ -96,6 +96,24 @@ pub(super) async fn usage(
     let page = page.await?.map(TotalAnswer::from);
     let (from, to) = (from.to_string(), to.to_string());
     Ok(Json(TotalsAnswer { from, to, totals: page.items, next_cursor: page.next }).into_response())
+}
+
+/// Whether a table is wanted rather than JSON: it must be named, and no less wanted than what else is.
+fn prefers_csv(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let ranges = accepted.flat_map(|value| value.split(',')).map(|range| {
+        let mut parts = range.split(';').map(|part| part.trim().to_ascii_lowercase());
+        let media = parts.next().unwrap_or_default();
+        let weight = parts.find_map(|part| part.strip_prefix("q=").and_then(|weight| weight.trim().parse().ok()));
+        (media, weight.unwrap_or(1.0_f32))
+    });
+    let ranges: Vec<(String, f32)> = ranges.collect();
+    let find = |media: &str| ranges.iter().position(|range| range.0 == media).map(|at| (at, ranges[at].1));
+    let Some((at, weight)) = find("text/csv").filter(|(_, weight)| *weight > 0.0) else { return false };
+    match find("application/json") {
+        Some((other, of_json)) => weight > of_json || (weight >= of_json && at < other),
+        None => find("application/*").or_else(|| find("*/*")).is_none_or(|(_, of_json)| weight >= of_json),
+    }
 }
 
 fn csv(reader: &crate::store::Reader<'_>, from: Day, to: Day) -> Result<String> {

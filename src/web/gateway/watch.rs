@@ -36,14 +36,13 @@ impl Watch {
         Self { version: known.version(), state, known, stop, ticks }
     }
 
-    /// Whether the credential still holds. Without a change of who may do what, and before it ends by itself, it does.
+    /// Whether the credential still holds, as far as a call under way goes: the lowering of a role ends none. Without a change of who may do what, and before it ends by itself, it does.
     pub(super) async fn is_allowed(&mut self) -> bool {
         let version = self.state.store.auth_version();
         if version == self.version && !self.known.is_over(self.state.now()) {
             return true;
         }
-        let proved = self.state.read(&self.known, |_, _| Ok(())).await;
-        match proved {
+        match self.state.stands(&self.known).await {
             Ok(()) => self.version = version,
             // A queue that is full says nothing of the credential; the next look does.
             Err(crate::domain::Error::Busy(_) | crate::domain::Error::Unavailable(_)) => {}

@@ -6,14 +6,17 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::IntoResponse;
+use http::StatusCode;
 use serde::Serialize;
 
 use super::parse;
 use crate::domain::memory::WINDOWS_MAX;
 use crate::domain::memory::transfer::{Batch, Format, Item, Records as Input, Report, Skipped, Terms};
-use crate::domain::{Error, Result};
+use crate::domain::{Error, Result, json};
+use crate::service::idempotency::Key;
 use crate::service::memory::{self, Look, Ready};
-use crate::web::extract::{Query, Records, read_long_body};
+use crate::web::answer::{created, first_answer, respond};
+use crate::web::extract::{MaybeKey, Query, Records, absence, read_long_body, text_of};
 use crate::web::problem::{Answer, Problem};
 use crate::web::state::{AppState, Known};
 
@@ -26,42 +29,52 @@ pub(in crate::web) async fn import(
     State(state): State<AppState>,
     known: Known,
     query: Query,
+    key: MaybeKey,
     request: Request,
 ) -> Answer {
     let asked = parse::import(query);
     let written_as = Records::of(request.headers());
-    let has_no_body = axum::body::HttpBody::is_end_stream(request.body());
-    if has_no_body {
-        asked?;
-        return Err(Error::invalid("body", "must be an object").into());
+    if axum::body::HttpBody::is_end_stream(request.body()) {
+        return Err(absence(request.headers(), |_| written_as.is_ok()).into());
     }
     let written_as = written_as?;
     let _place = state.imports.begin(known.caller().user.key)?;
-    let text = read(&state, request).await?;
-    let (format, embeddings) = asked?;
-    let input = off_thread(move || open(format, written_as, text)).await??;
+    let text = text_of(read_long_body(request, &state.config).await?)?;
+    let Opened { input, embeddings, key } = off_thread(move || open(asked, key, written_as, text)).await??;
+    if let Some(first) = first_answer(&state, &known, key.as_ref()).await? {
+        return Ok(respond(first));
+    }
     let mut import = Import { state, known, embeddings, report: Report::default() };
     match import.run(input).await {
-        Ok(None) => Ok(Json(ReportAnswer::of(&import.report)).into_response()),
+        Ok(None) => import.answer(key).await,
         Ok(Some((record, error))) => Ok(import.problem(error).with("record", record).into_response()),
         Err(error) => Ok(import.problem(error).into_response()),
     }
 }
 
-async fn read(state: &AppState, request: Request) -> Result<String> {
-    let text = String::from_utf8(read_long_body(request, &state.config).await?);
-    text.map_err(|_| Error::Malformed("malformed JSON: the body is not UTF-8".to_owned()))
+/// An import that may begin.
+struct Opened {
+    input: Input,
+    embeddings: bool,
+    key: Option<Key>,
 }
 
-fn open(format: Format, written_as: Records, text: String) -> Result<Input> {
-    match written_as {
-        Records::Json => Input::of_document(format, text),
-        Records::Lines if matches!(format, Format::Mem0 | Format::Chroma) => Err(Error::UnsupportedMediaType(format!(
-            "a body of the format {} must be application/json",
-            format.as_str()
-        ))),
-        Records::Lines => Ok(Input::of_lines(format, text, 1)),
+fn open(asked: Result<(Format, bool)>, key: MaybeKey, written_as: Records, text: String) -> Result<Opened> {
+    if asked.is_err() && written_as == Records::Json {
+        json::require_well_formed(&text)?;
     }
+    let (format, embeddings) = asked?;
+    // The body may be too long to be compared as a JSON value.
+    let key = key.with_texts(&[format.as_str(), if embeddings { "embeddings" } else { "" }, &text]);
+    let input = match written_as {
+        Records::Json => Input::of_document(format, text)?,
+        Records::Lines if matches!(format, Format::Mem0 | Format::Chroma) => {
+            let name = format.as_str();
+            return Err(Error::UnsupportedMediaType(format!("a body of the format {name} must be application/json")));
+        }
+        Records::Lines => Input::of_lines(format, text, 1),
+    };
+    Ok(Opened { input, embeddings, key: key? })
 }
 
 /// Runs what takes the processor for a while, where it keeps no other request waiting.
@@ -199,6 +212,14 @@ impl Import {
             }
         }
         Ok(batch)
+    }
+
+    /// The report, kept where there is a key.
+    async fn answer(self, key: Option<Key>) -> Answer {
+        let report = ReportAnswer::of(&self.report);
+        let Some(key) = key else { return Ok(Json(report).into_response()) };
+        let report = serde_json::value::to_raw_value(&report).map_err(|error| Error::Internal(error.to_string()))?;
+        created(&self.state, &self.known, Some(key), move |_, _| Ok((StatusCode::OK, report))).await
     }
 
     /// A failure, with what was imported before it.

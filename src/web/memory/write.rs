@@ -12,9 +12,8 @@ use crate::domain::auth::Scope;
 use crate::domain::memory::{Content, Embedding, Memory, NewMemory, OnDuplicate, Patch, WINDOWS_MAX};
 use crate::domain::unit::MemoryId;
 use crate::domain::{Error, Result};
-use crate::service::idempotency::{self, Key};
 use crate::service::memory;
-use crate::web::answer::{created, respond};
+use crate::web::answer::{created, first_answer, respond};
 use crate::web::extract::{Body, MaybeKey, Path, Query};
 use crate::web::problem::Answer;
 use crate::web::state::{AppState, Known};
@@ -76,12 +75,6 @@ pub(in crate::web) async fn keep_exchange(state: &AppState, known: &Known, conte
         memory::store(writer, &policy, caller, new)
     });
     kept.await.map(drop)
-}
-
-/// What was answered before is answered again without another look at the quota, or at the model.
-async fn first_answer(state: &AppState, known: &Known, key: Option<&Key>) -> Result<Option<idempotency::Answer>> {
-    let Some(key) = key.cloned() else { return Ok(None) };
-    state.read(known, move |reader, caller| idempotency::find(reader, caller.user.key, &key)).await
 }
 
 /// Texts up to here are cut into words where they are; more would keep other requests waiting.

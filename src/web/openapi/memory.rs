@@ -131,8 +131,10 @@ fn transfers() -> Vec<Operation> {
         post("/memory/import", "importMemories", "Carry memories in")
             .about(
                 "What is there already is left out, so that an import can be repeated. A record that is not understood is \
-                 skipped and counted. Bounded by `memory.import_bytes_max`.",
+                 skipped and counted. Bounded by `memory.import_bytes_max`. With an Idempotency-Key the body is compared as it \
+                 was sent, byte by byte.",
             )
+            .idempotent()
             .asks("format", "Whose format it is.", one_of(Format::ALL.map(Format::as_str)).default("tallybox"))
             .asks("embeddings", "Whether embeddings in the records are of this server's model.", flag().default(false))
             .takes("ImportedMemories", json!({"memories": [exported()]}))

@@ -158,6 +158,7 @@ fn reservations() -> Vec<Operation> {
                 "Records what was used, whatever was held. The same settlement again answers the same. After it expired a \
                  reservation can still be settled, within 30 days of its making.",
             )
+            .idempotent()
             .takes("Settlement", json!({"amount": 180}))
             .answers(200, "It is settled. Where the amount is 0 there is no entry, and its fields are null.", "Settled", settled)
             .fails(409, "`already_settled` otherwise, `already_released`, `reservation_too_old`, or `not_the_maker`."),

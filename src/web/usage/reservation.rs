@@ -12,7 +12,7 @@ use crate::domain::Error;
 use crate::domain::quota::{RESERVATION_TTL_S, RESERVATION_TTL_S_MAX, Reservation};
 use crate::domain::unit::{AMOUNT_MAX, EntryId, ReservationId, Timestamp};
 use crate::service::quota;
-use crate::web::answer::{created, next_cursor, page_limit};
+use crate::web::answer::{created, next_cursor, once, page_limit, respond};
 use crate::web::extract::{Body, MaybeKey, Path, Query};
 use crate::web::input;
 use crate::web::problem::Answer;
@@ -64,13 +64,32 @@ struct SettleAnswer {
     late: bool,
 }
 
+impl SettleAnswer {
+    fn of(settled: quota::Settlement) -> Self {
+        let entry = settled.entry.as_ref();
+        Self {
+            id: entry.map(|entry| entry.id),
+            resource_type: settled.resource.as_str(),
+            amount: settled.amount,
+            timestamp: entry.map(|entry| entry.timestamp),
+            recorded_at: entry.map(|entry| entry.recorded_at),
+            metadata: settled.entry.and_then(|entry| entry.metadata),
+            reverses: None,
+            overrun: settled.overrun,
+            late: settled.late,
+        }
+    }
+}
+
 /// `POST /usage/reservations/{id}/settle`
 pub(in crate::web) async fn settle(
     State(state): State<AppState>,
     known: Known,
     Path(id): Path<String>,
+    key: MaybeKey,
     body: Body,
-) -> Answer<Json<impl Serialize>> {
+) -> Answer {
+    let key = key.with(&body)?;
     let mut fields = body.fields()?;
     let amount = fields.required("amount", input::integer(0..=AMOUNT_MAX));
     let metadata = fields.optional("metadata", input::metadata);
@@ -78,21 +97,12 @@ pub(in crate::web) async fn settle(
     let id = ReservationId::parse(&id).ok_or(Error::NotFound("the reservation"))?;
     let policy = state.quota.clone();
     let settled = state.write_even_if_disabled(&known, move |writer, caller| {
-        quota::settle(writer, &policy, caller, id, amount, metadata)
+        once(writer, caller, key.as_ref(), |writer, caller| {
+            let settled = quota::settle(writer, &policy, caller, id, amount, metadata)?;
+            Ok((StatusCode::OK, SettleAnswer::of(settled)))
+        })
     });
-    let settled = settled.await?;
-    let entry = settled.entry.as_ref();
-    Ok(Json(SettleAnswer {
-        id: entry.map(|entry| entry.id),
-        resource_type: settled.resource.as_str(),
-        amount: settled.amount,
-        timestamp: entry.map(|entry| entry.timestamp),
-        metadata: entry.and_then(|entry| entry.metadata.clone()),
-        reverses: None,
-        recorded_at: entry.map(|entry| entry.recorded_at),
-        overrun: settled.overrun,
-        late: settled.late,
-    }))
+    Ok(respond(settled.await?))
 }
 
 /// `DELETE /usage/reservations/{id}`

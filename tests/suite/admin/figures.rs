@@ -67,6 +67,28 @@ async fn totals_are_listed_by_user_and_resource_and_as_a_table() {
 }
 
 #[tokio::test]
+async fn a_table_is_given_to_who_wants_it_most() {
+    let app = TestApp::new();
+    let admin = app.admin("admin@example.org").await;
+    for (accept, is_table) in [
+        ("TEXT/CSV", true),
+        ("application/json;q=0.5, text/csv", true),
+        ("text/csv; charset=utf-8; q=0.9, */*;q=0.8", true),
+        ("text/csv, */*", true),
+        ("text/csv, application/json", true),
+        ("application/json, text/csv", false),
+        ("text/csv;Q=0.5, application/json", false),
+        ("text/csv;q=0", false),
+        ("text/*", false),
+        ("*/*", false),
+    ] {
+        let headers = [("Accept", accept)];
+        let reply = app.call_with("GET", "/api/admin/usage", Some(&admin.token), None, &headers).await.expect(200);
+        assert_eq!(reply.header("content-type").starts_with("text/csv"), is_table, "{accept}");
+    }
+}
+
+#[tokio::test]
 async fn a_table_holds_every_row_however_many() {
     let app = TestApp::new();
     let admin = app.admin("admin@example.org").await;

@@ -45,6 +45,9 @@ async fn every_fault_of_a_new_user_is_named() {
         let refused = app.tell(&admin.token, "/api/admin/users", json!({"email": email})).await.expect(422);
         assert_eq!(faults_of(&refused), ["email"], "{email:?}");
     }
+    // What the door would not take is not set.
+    let body = json!({"email": "new@example.org", "password": format!("{PASSWORD}\0")});
+    assert_eq!(faults_of(&app.tell(&admin.token, "/api/admin/users", body).await.expect(422)), ["password"]);
     assert_eq!(faults_of(&app.tell(&admin.token, "/api/admin/users", json!({})).await.expect(422)), ["email"]);
     let taken = app.tell(&admin.token, "/api/admin/users", json!({"email": "ADMIN@example.org"})).await.expect(409);
     assert_eq!(taken.code(), "email_taken");

@@ -8,6 +8,8 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tallybox::app::App;
 use tallybox::config::{Config, Environment};
+use tallybox::domain::auth::{Role, Scope};
+use tallybox::service::auth::account::Changes;
 use tower::ServiceExt;
 
 use super::fake::{Act, Piece, chunk, ending, event, said};
@@ -21,7 +23,12 @@ impl World {
         for (name, value) in more.as_object().unwrap() {
             body[name] = value.clone();
         }
-        let request = request("POST", "/v1/chat/completions", Some(&self.user.token), Some(body), &[]);
+        self.begin_by(&self.user.token, body, &[]).await
+    }
+
+    /// As [`World::begin`], with the whole body, by anyone.
+    async fn begin_by(&self, secret: &str, body: Value, headers: &[(&str, &str)]) -> Response {
+        let request = request("POST", "/v1/chat/completions", Some(secret), Some(body), headers);
         let response = self.app.app.router().oneshot(request).await.unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
@@ -200,6 +207,38 @@ async fn a_stream_ends_with_the_credential_that_began_it() {
     let found = world.app.ask(&admin.token, &format!("/api/admin/users/{}/ledger", world.user.id)).await.expect(200);
     let entry = &found.json["entries"][0];
     assert_eq!((&entry["amount"], &entry["metadata"]["outcome"]), (&json!(HELLO + 1), &json!("credential_ended")));
+    world.app.proves();
+}
+
+#[tokio::test]
+async fn a_stream_outlives_the_lowering_of_the_role_that_began_it_and_not_what_comes_after() {
+    let world = World::new().await;
+    world.app.admin("root@example.org").await;
+    world.app.admin("admin@example.org").await;
+    let session = world.app.log_in("admin@example.org").await;
+    let acting = world.app.token("admin@example.org", &[Scope::Gateway, Scope::ActAs]).await;
+    let named = [("x-user-id", world.user.id.as_str())];
+    let mut bodies = Vec::new();
+    for (secret, headers) in [(&session, &[][..]), (&acting, &named[..])] {
+        let pause = Piece::Wait(Duration::from_millis(800));
+        world.fake.next(Act::Stream(vec![said("One"), pause, said(" two"), Piece::Silence]));
+        let mut body = world.begin_by(secret, hello(&json!({"stream": true})), headers).await.into_body();
+        next(&mut body).await.unwrap();
+        bodies.push(body);
+    }
+    world.app.change("admin@example.org", Changes { role: Some(Role::User), ..Changes::default() }).await;
+    world.app.ask(&session, "/auth/me").await.expect(401);
+    world.app.call_with("GET", "/v1/models", Some(&acting), None, &named).await.expect(403);
+    for body in &mut bodies {
+        let went_on = next(body).await.unwrap();
+        assert!(went_on.contains(" two"), "{went_on}");
+    }
+    // A disabling ends what a lowering left.
+    world.app.change("admin@example.org", Changes { disabled: Some(true), ..Changes::default() }).await;
+    for body in &mut bodies {
+        let last = next(body).await.unwrap();
+        assert!(last.contains("credential_ended"), "{last}");
+    }
     world.app.proves();
 }
 

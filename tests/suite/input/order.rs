@@ -3,9 +3,10 @@
 use http::Request;
 use serde_json::json;
 use tallybox::domain::auth::Scope;
+use tallybox::service::auth::account::Changes;
 
 use super::{BODY_BYTES_MAX, World, embedding};
-use crate::suite::support::TestApp;
+use crate::suite::support::{TestApp, request};
 
 #[tokio::test]
 async fn each_check_comes_before_those_after_it() {
@@ -64,4 +65,40 @@ async fn a_conflict_is_said_before_a_refusal() {
     app.release(&user, &hold).await.expect(204);
     app.settle(&user, &hold, 5).await.expect(409);
     app.settle(&other, &hold, 5).await.expect(404);
+}
+
+#[tokio::test]
+async fn nothing_is_done_for_a_disabled_user_and_a_fault_of_the_body_is_said_before_one_of_who_is_named() {
+    let app = TestApp::new();
+    app.admin("root@example.org").await;
+    let named = app.user("a@example.org", "basic").await;
+    let scopes = [Scope::UsageWrite, Scope::MemoryWrite, Scope::Gateway, Scope::ActAs];
+    let token = app.token("root@example.org", &scopes).await;
+    app.change("a@example.org", Changes { disabled: Some(true), ..Changes::default() }).await;
+    let disabled = [("x-user-id", named.id.as_str())];
+    for (method, path, body) in [
+        ("GET", "/v1/models", None),
+        ("POST", "/v1/chat/completions", Some(json!({"model": "unserved", "messages": []}))),
+        ("POST", "/memory/import", Some(json!({"memories": []}))),
+    ] {
+        let refused = app.call_with(method, path, Some(&token), body, &disabled).await.expect(403);
+        assert!(refused.text.contains("the user is disabled"), "{path}: {}", refused.text);
+    }
+    let stranger = ("x-user-id", "00000000-0000-4000-8000-000000000000");
+    for (wrong, otherwise) in [(stranger, 404), (("x-user-tier", "gold"), 422)] {
+        for path in ["/usage/record", "/memory/import", "/v1/chat/completions"] {
+            let send = async |media: &str, length: &str, body: &'static str| {
+                let headers = [wrong, ("content-type", media), ("content-length", length)];
+                let mut request = request("POST", path, Some(&token), None, &headers);
+                *request.body_mut() = axum::body::Body::from(body);
+                app.send(request).await.status
+            };
+            assert_eq!(send("text/plain", "2", "{}").await, 415, "{path} {wrong:?}");
+            assert_eq!(send("application/json", "999999999", "{}").await, 413, "{path} {wrong:?}");
+            if path != "/memory/import" {
+                assert_eq!(send("application/json", "1", "{").await, 400, "{path} {wrong:?}");
+            }
+            assert_eq!(send("application/json", "2", "{}").await, otherwise, "{path} {wrong:?}");
+        }
+    }
 }

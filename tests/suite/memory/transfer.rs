@@ -14,6 +14,7 @@ use tallybox::domain::memory::Embedding;
 use tokio::sync::oneshot;
 
 use super::{WordModel, app_of, app_with, axis, size_of};
+use crate::suite::calls::faults_of;
 use crate::suite::support::{Reply, TestApp, TestUser};
 
 impl TestApp {
@@ -126,6 +127,27 @@ impl Embedder for NoModel {
 
     fn embed(&self, _: &[&str]) -> Result<Vec<Embedding>, EmbedError> {
         Err(EmbedError::Unavailable { detail: "as asked".to_owned() })
+    }
+}
+
+#[tokio::test]
+async fn an_import_with_a_key_answers_once() {
+    let app = app_with("");
+    let user = app.user("a@example.org", "pro").await;
+    let send = async |query: &str, body: &Value, key: &str| {
+        let path = format!("/memory/import{query}");
+        app.tell_with(&user.token, &path, body.clone(), &[("Idempotency-Key", key)]).await
+    };
+    let body = json!({"memories": [{"type": "note", "input_context": "a text"}]});
+    let first = send("", &body, "k").await.expect(200);
+    assert_eq!((counts(&first), first.header("idempotent-replayed")), ([1, 0, 0], ""));
+    let again = send("", &body, "k").await.expect(200);
+    assert_eq!((again.text, again.header("idempotent-replayed")), (first.text, "true"));
+    assert_eq!(counts(&send("", &body, "other").await.expect(200)), [0, 1, 0]);
+    let other = json!({"memories": []});
+    for refused in [send("", &other, "k").await, send("?embeddings=true", &body, "k").await, send("", &body, "").await]
+    {
+        assert_eq!(faults_of(&refused.expect(422)), ["Idempotency-Key"]);
     }
 }
 

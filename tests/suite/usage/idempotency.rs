@@ -54,7 +54,15 @@ async fn a_payload_is_compared_as_json_values() {
     let again =
         send(r#"{ "metadata": {"b": "\u00e4", "a": 1}, "amount": 5, "resourceType": "llm_tokens" }"#).await.expect(201);
     assert!(again.replayed() && again.json == first.json);
+    for same in [
+        r#"{"resourceType":"llm_tokens","amount":5.0,"metadata":{"a":1,"b":"ä"}}"#,
+        r#"{"resourceType":"llm_tokens","amount":0.5e1,"metadata":{"a":1e0,"b":"ä"}}"#,
+        r#"{"resourceType":"llm_tokens","amount":50e-1,"metadata":{"a":1.00,"b":"ä"}}"#,
+    ] {
+        assert!(send(same).await.expect(201).replayed(), "{same}");
+    }
     for other in [
+        r#"{"resourceType":"llm_tokens","amount":5,"metadata":{"a":1.5,"b":"ä"}}"#,
         r#"{"resourceType":"llm_tokens","amount":6,"metadata":{"a":1,"b":"ä"}}"#,
         r#"{"resourceType":"llm_tokens","amount":5,"metadata":{"a":2,"b":"ä"}}"#,
         r#"{"resourceType":"llm_tokens","amount":5}"#,
@@ -62,6 +70,26 @@ async fn a_payload_is_compared_as_json_values() {
         assert_eq!(faults_of(&send(other).await.expect(422)), ["Idempotency-Key"]);
     }
     assert_eq!(app.tokens(&user).await, (5, 0));
+}
+
+#[tokio::test]
+async fn a_settlement_is_a_creating_write() {
+    let app = TestApp::new();
+    let user = app.user("a@example.org", "free_trial").await;
+    let [first, second] = [app.hold(&user, 50).await, app.hold(&user, 50).await];
+    let [first, second] = [first, second].map(|hold| format!("/usage/reservations/{hold}/settle"));
+    let settled = keyed(&app, &user, &first, json!({"amount": 30}), "k").await.expect(200);
+    assert!(!settled.replayed());
+    let again = keyed(&app, &user, &format!("/api{first}"), json!({"amount": 30.0}), "k").await.expect(200);
+    assert!(again.replayed() && again.json == settled.json);
+    for (path, amount) in [(&first, 31), (&second, 30)] {
+        let refused = keyed(&app, &user, path, json!({"amount": amount}), "k").await.expect(422);
+        assert_eq!(faults_of(&refused), ["Idempotency-Key"]);
+    }
+    // Without the key the same settlement answers the same, as ever; with another one, too.
+    assert_eq!(keyed(&app, &user, &first, json!({"amount": 30}), "other").await.expect(200).json, settled.json);
+    assert_eq!(app.tokens(&user).await, (30, 50));
+    app.proves();
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use super::pick::{Picked, said};
 use super::scan::{self, Walk};
 use super::{Format, Item, Skipped, Terms, chroma, graph, mem0, tallybox};
 use crate::domain::field::Why;
-use crate::domain::{Error, Fault, Result};
+use crate::domain::{Error, Fault, Result, json};
 
 /// Most memories that are written in one transaction.
 const BATCH_ITEMS_MAX: usize = 128;
@@ -67,7 +67,7 @@ impl Records {
     /// # Errors
     /// `Malformed` where it is no JSON; `Invalid` where it is not of the format's shape.
     pub fn of_document(format: Format, text: String) -> Result<Self> {
-        scan::check(&text).map_err(|error| Error::Malformed(format!("malformed JSON: {error}")))?;
+        json::check(&text).map_err(|error| json::unreadable(&text, &error))?;
         let shape = match format {
             Format::Tallybox => Shape::List(list_in(&text, ["memories", "next_cursor"], false)?),
             Format::Mem0 => match Walk::list(&text, &scan::whole(&text)) {
@@ -134,7 +134,7 @@ impl Records {
         let (place, kind) = match &mut self.shape {
             Shape::Lines(from) => {
                 let place = next_line(text, from, &mut self.record)?;
-                if let Err(error) = scan::check(scan::at(text, place.clone())) {
+                if let Err(error) = json::check(scan::at(text, place.clone())) {
                     return Some(Err(format!("the record: malformed JSON, {}", said(&error))));
                 }
                 (place, None)

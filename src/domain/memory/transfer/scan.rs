@@ -1,68 +1,7 @@
 //! A walk through JSON that is known to be valid, value by value, without building what is not wanted: an input of many
 //! megabytes costs no more memory than its text.
 
-use std::fmt;
 use std::ops::Range;
-
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-
-/// Checks that a text is one JSON value that can be read: nesting, numbers and escapes included.
-pub(super) fn check(text: &str) -> serde_json::Result<()> {
-    serde_json::from_str::<Checked>(text).map(drop)
-}
-
-/// A value that was read and dropped.
-struct Checked;
-
-impl<'de> Deserialize<'de> for Checked {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Check)
-    }
-}
-
-struct Check;
-
-impl<'de> Visitor<'de> for Check {
-    type Value = Checked;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("JSON")
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Checked, E> {
-        Ok(Checked)
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Checked, E> {
-        Ok(Checked)
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Checked, E> {
-        Ok(Checked)
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Checked, E> {
-        Ok(Checked)
-    }
-
-    fn visit_str<E: Error>(self, _: &str) -> Result<Checked, E> {
-        Ok(Checked)
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Checked, E> {
-        Ok(Checked)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Checked, A::Error> {
-        while list.next_element::<Checked>()?.is_some() {}
-        Ok(Checked)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Checked, A::Error> {
-        while map.next_entry::<Checked, Checked>()?.is_some() {}
-        Ok(Checked)
-    }
-}
 
 /// Where the one value of a text stands.
 pub(super) fn whole(text: &str) -> Range<usize> {
@@ -190,6 +129,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::domain::json::check;
 
     fn elements(text: &str) -> Vec<Value> {
         let mut walk = Walk::list(text, &whole(text)).unwrap();
