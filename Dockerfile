@@ -22,21 +22,25 @@ FROM ${BINARY} AS binary
 
 FROM scratch
 ARG VERSION=0.1.0
+ARG SOURCE=
 ARG REVISION=
 ARG CREATED=
 LABEL org.opencontainers.image.title="Tallybox" \
       org.opencontainers.image.description="Memory, metering and limits for AI assistants" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
 COPY --from=binary --chmod=0755 /image/tallybox /tallybox
 # A new volume takes owner and mode from here. The demo makes its directory in /tmp.
 COPY --from=binary --chown=65532:65532 --chmod=0700 /image/empty/ /
 USER 65532:65532
-# Draining ends before Docker's own patience of 10 s does.
+# Draining ends before Docker's own patience of 10 s does. A backup of a large database is proven with temporary files: with
+# --read-only there is nowhere else for them.
 ENV TALLYBOX_IN_CONTAINER=1 \
     TALLYBOX_DATA_DIR=/data \
+    SQLITE_TMPDIR=/data \
     TALLYBOX_LISTEN=0.0.0.0:8080 \
     TALLYBOX_SERVER__DRAIN_TIMEOUT=8s
 VOLUME /data
