@@ -80,7 +80,7 @@ image:
 # installed, which would start it.
 image-test:
 	@command -v dockerd >/dev/null || docker version >/dev/null 2>&1 || test "$$(id -u)" != 0 || test "$(TALLYBOX_SKIP_IMAGE)" = 1 || { $(INSTALL) docker.io iproute2; } || true
-	@{ command -v openssl && { docker compose version || command -v docker-compose; }; } >/dev/null 2>&1 || test "$$(id -u)" != 0 || { $(INSTALL) openssl docker-compose; } || true
+	@{ command -v openssl && { docker compose version || command -v docker-compose; }; } >/dev/null 2>&1 || test "$$(id -u)" != 0 || test "$(TALLYBOX_SKIP_IMAGE)" = 1 || { $(INSTALL) openssl docker-compose; } || true
 	@command -v caddy >/dev/null || test -x $(TOOLS)/caddy/usr/bin/caddy || { mkdir -p $(TOOLS)/caddy && cd $(TOOLS)/caddy \
 	  && apt-get download -qq caddy && dpkg -x caddy_*.deb . && rm caddy_*.deb; } >/dev/null 2>&1 || true
 	PATH="$$PATH:$(TOOLS)/caddy/usr/bin" CARGO_TARGET_DIR=$(abspath $(TARGET)) $(PYTHON) tests/image/run

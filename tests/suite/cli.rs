@@ -224,6 +224,18 @@ fn a_headless_start_makes_the_administrator_once() {
     assert!(listed.contains("root@example.org\tadmin") && !listed.contains("other@"), "{listed}");
 }
 
+#[tokio::test]
+async fn the_administrators_password_may_come_from_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+    let mut start = command(directory.path(), &ANY_PORT);
+    start.env("TALLYBOX_ADMIN_EMAIL", "root@example.org").env("TALLYBOX_ADMIN_PASSWORD_FILE", &file);
+    let (well, printed, logged) = Server::start(start).stop("-TERM");
+    assert!(well && printed.is_empty() && !logged.contains(PASSWORD), "{printed}{logged}");
+    TestApp::at(directory).log_in("root@example.org").await;
+}
+
 #[test]
 fn a_tier_that_users_hold_and_the_file_lacks_stops_serve_alone() {
     let directory = tempfile::tempdir().unwrap();
@@ -315,4 +327,26 @@ fn a_repair_wants_to_be_alone_and_says_what_it_did() {
     drop(lock);
     let said = run(directory.path(), &["check", "--repair"]);
     assert!(said.starts_with("repaired: 0 vectors") && said.contains("ok: "), "{said}");
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "the total is changed as an accident would")]
+async fn a_check_finds_a_total_that_is_not_the_sum_of_its_entries() {
+    let app = TestApp::new();
+    let user = app.user("a@example.org", "basic").await;
+    let record = serde_json::json!({"resourceType": "llm_tokens", "amount": 5});
+    app.call("POST", "/usage/record", Some(&user.token), Some(record)).await.expect(201);
+    let there = app.directory.path();
+    assert!(run(there, &["check"]).starts_with("ok: "));
+    let database = rusqlite::Connection::open(there.join("tallybox.db")).unwrap();
+    for (total, named) in [("accounts SET total", "account totals"), ("buckets SET amount", "day totals")] {
+        let (_, column) = total.rsplit_once(' ').unwrap();
+        database.execute(&format!("UPDATE {total} = {column} + 1"), []).unwrap();
+        let found = run_with(there, &["check"], "");
+        let said = [found.stdout, found.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+        assert!(found.status.code() == Some(1) && said.contains(named), "{said}");
+        database.execute(&format!("UPDATE {total} = {column} - 1"), []).unwrap();
+    }
+    assert!(run(there, &["check"]).starts_with("ok: "));
 }
