@@ -161,6 +161,41 @@ fn every_command_that_is_shown_is_one_of_the_programs() {
     assert!(count >= 20, "{count} commands are shown");
 }
 
+// ---- Links
+
+/// The anchor of a heading, as it is made of its words.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = words.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+    kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut count = 0;
+    for document in ["README.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md", "docs/OPERATIONS.md"] {
+        let text = read(document);
+        let targets = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
+        for target in targets.filter(|target| !target.contains("://")) {
+            let (file, place) = target.split_once('#').unwrap_or((target, ""));
+            let path = if file.is_empty() {
+                root().join(document)
+            } else {
+                root().join(document).parent().unwrap().join(file)
+            };
+            assert!(path.exists(), "{document} leads to {target}");
+            let is_there = place.is_empty()
+                || fs::read_to_string(&path)
+                    .unwrap()
+                    .lines()
+                    .any(|line| line.starts_with('#') && anchor(line) == place);
+            assert!(is_there, "{document} leads to {target}");
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count} links");
+}
+
 // ---- Settings
 
 #[test]
