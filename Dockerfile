@@ -22,12 +22,14 @@ FROM ${BINARY} AS binary
 
 FROM scratch
 ARG VERSION=0.1.0
+ARG SOURCE=
 ARG REVISION=
 ARG CREATED=
 LABEL org.opencontainers.image.title="Tallybox" \
       org.opencontainers.image.description="Memory, metering and limits for AI assistants" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
 COPY --from=binary --chmod=0755 /image/tallybox /tallybox

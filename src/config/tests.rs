@@ -97,6 +97,24 @@ fn secrets_are_masked_and_never_given_twice() {
 }
 
 #[test]
+fn secrets_come_from_files_as_well() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "sk-of-a-file\nmore").unwrap();
+    let path = file.path().to_str().unwrap();
+    let remote = "[embedding]\nprovider = 'openai'\nurl = 'http://b/v1'\nmodel = 'm'";
+    let config = parse(remote, &[("TALLYBOX_EMBEDDING__API_KEY_FILE", path)]).unwrap();
+    let Provider::OpenAi { api_key, .. } = &config.embedding.provider else { panic!("{:?}", config.embedding) };
+    assert_eq!(api_key.as_deref(), Some("sk-of-a-file"));
+    let config = parse(&format!("{UPSTREAM}api_key_file = '{path}'"), &[]).unwrap();
+    assert_eq!(config.gateway.upstreams[0].api_key.as_ref().unwrap().expose(), "sk-of-a-file");
+    let bootstrap = environment(&[("TALLYBOX_ADMIN_EMAIL", "a@b"), ("TALLYBOX_ADMIN_PASSWORD_FILE", path)]);
+    assert_eq!(admin_bootstrap(&bootstrap).unwrap(), Some(("a@b".to_owned(), "sk-of-a-file".to_owned())));
+    std::fs::write(file.path(), "").unwrap();
+    let faults = parse(remote, &[("TALLYBOX_EMBEDDING__API_KEY_FILE", path)]).unwrap_err();
+    assert!(faults[0].contains("embedding.api_key_file") && faults[0].contains("holds nothing"), "{faults:?}");
+}
+
+#[test]
 fn the_bootstrap_needs_both_halves() {
     assert!(admin_bootstrap(&environment(&[("TALLYBOX_ADMIN_EMAIL", "a@b")])).is_err());
     let both = environment(&[("TALLYBOX_ADMIN_EMAIL", "a@b"), ("TALLYBOX_ADMIN_PASSWORD", "secret")]);

@@ -29,7 +29,7 @@ pub struct Copied {
 }
 
 /// Writes a copy of the database in `directory` to the file `target`, which then replaces whatever had that name. The copy
-/// is one snapshot, taken by a reader, so no write waits for it; it is proven whole before it gets its name.
+/// is one snapshot, taken by a reader while others write; it is proven whole before it gets its name.
 ///
 /// # Errors
 /// `Unavailable` where a file cannot be read or written, or the copy fails its proof.

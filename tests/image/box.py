@@ -1,7 +1,9 @@
 """A container of the image, as an operator has it."""
 
 import contextlib
+import ctypes
 import json
+import os
 import pathlib
 import socket
 import sys
@@ -105,9 +107,9 @@ class Box:
         assert status == 201, answer
         return json.loads(answer)["id"]
 
-    def finds(self, query):
+    def finds(self, query, limit=10):
         """The texts that a search finds, by the model inside."""
-        status, answer = self.call("POST", "/memory/search", {"query": query})
+        status, answer = self.call("POST", "/memory/search", {"query": query, "limit": limit})
         assert status == 200, answer
         return [hit["input_context"] for hit in json.loads(answer)["results"]]
 
@@ -124,6 +126,23 @@ class Box:
             with stream.makefile("rb") as answer:
                 return answer.readline().decode()
         return finish
+
+
+@contextlib.contextmanager
+def inside(box):
+    """In the network of the container, where it answers at its own port: that of one without a network is reached no other way."""
+    setns = ctypes.CDLL(None, use_errno=True).setns
+    outside, port = os.open("/proc/self/ns/net", os.O_RDONLY), box.port
+    there = os.open(f"/proc/{box.inspect('.State.Pid')}/ns/net", os.O_RDONLY)
+    try:
+        assert setns(there, 0) == 0, os.strerror(ctypes.get_errno())
+        box.port = 8080
+        yield
+    finally:
+        assert setns(outside, 0) == 0, os.strerror(ctypes.get_errno())
+        box.port = port
+        os.close(there)
+        os.close(outside)
 
 
 @contextlib.contextmanager

@@ -250,6 +250,18 @@ fn a_headless_start_makes_the_administrator_once() {
     assert!(listed.contains("root@example.org\tadmin") && !listed.contains("other@"), "{listed}");
 }
 
+#[tokio::test]
+async fn the_administrators_password_may_come_from_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+    let mut start = command(directory.path(), &ANY_PORT);
+    start.env("TALLYBOX_ADMIN_EMAIL", "root@example.org").env("TALLYBOX_ADMIN_PASSWORD_FILE", &file);
+    let (well, printed, logged) = Server::start(start).stop("-TERM");
+    assert!(well && printed.is_empty() && !logged.contains(PASSWORD), "{printed}{logged}");
+    TestApp::at(directory).log_in("root@example.org").await;
+}
+
 #[test]
 fn a_tier_that_users_hold_and_the_file_lacks_stops_serve_alone() {
     let directory = tempfile::tempdir().unwrap();

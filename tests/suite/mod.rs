@@ -24,6 +24,7 @@ mod pages;
 mod property;
 mod queue;
 mod race;
+mod readme;
 mod sieve;
 mod snapshot;
 mod support;
