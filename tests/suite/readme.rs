@@ -26,7 +26,7 @@ fn read(path: &str) -> String {
 
 /// The chapter of that heading, up to the next one of its rank.
 fn chapter<'t>(text: &'t str, heading: &str) -> &'t str {
-    let (_, rest) = text.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no chapter {heading}"));
+    let (_, rest) = text.split_once(&format!("\n## {heading}\n")).expect(heading);
     rest.split("\n## ").next().unwrap()
 }
 
@@ -352,8 +352,9 @@ fn each_promise_names_the_tests_that_keep_it() {
         for name in quoted(row[1]) {
             let (file, function) = name.split_once("::").unwrap_or((name, ""));
             let path = file_of(file).unwrap_or_else(|| panic!("there is no {file}: {row:?}"));
-            let text = fs::read_to_string(path).unwrap();
-            let is_there = match (file.ends_with(".rs"), function) {
+            let text = fs::read_to_string(&path).unwrap();
+            let is_rust = path.extension().is_some_and(|extension| extension == "rs");
+            let is_there = match (is_rust, function) {
                 (true, function) => is_test(&text, function),
                 // A script is a test by itself; of a function it has, it makes use.
                 (false, "") => true,
