@@ -142,7 +142,7 @@ async fn an_import_with_a_key_answers_once() {
     let first = send("", &body, "k").await.expect(200);
     assert_eq!((counts(&first), first.header("idempotent-replayed")), ([1, 0, 0], ""));
     let again = send("", &body, "k").await.expect(200);
-    assert_eq!((again.text, again.header("idempotent-replayed")), (first.text, "true"));
+    assert_eq!((&again.text, again.header("idempotent-replayed")), (&first.text, "true"));
     assert_eq!(counts(&send("", &body, "other").await.expect(200)), [0, 1, 0]);
     let other = json!({"memories": []});
     for refused in [send("", &other, "k").await, send("?embeddings=true", &body, "k").await, send("", &body, "").await]
