@@ -136,8 +136,8 @@ async fn the_room_of_what_is_deleted_is_used_again() {
     let user = app.user("a@example.org", "basic").await;
     let fill = async |numbers: std::ops::Range<usize>| {
         let memory = |number: usize| {
-            json!({"type": "n", "input_context": format!("walnut {number}"), "embedding": axis(number % 384),
-                "tags": [["even", "odd"][number % 2]]})
+            let (text, tag) = (format!("walnut {number}"), ["even", "odd"][number % 2]);
+            json!({"type": "n", "input_context": text, "embedding": axis(number % 384), "tags": [tag]})
         };
         let batch = json!({"memories": numbers.map(memory).collect::<Vec<_>>()});
         app.call("POST", "/memory/store/batch", Some(&user.token), Some(batch)).await.expect(201);
