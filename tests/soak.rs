@@ -232,7 +232,7 @@ fn judge_growth(told: &[Figures]) {
     let quarter = told.len() / 4;
     let (before, last) = (&told[2 * quarter..3 * quarter], &told[told.len() - quarter..]);
     let resident = [before, last].map(|told| middle(told, |figures| figures.resident_kib));
-    let most = resident[0] + resident[0] / 20 + 24 * 1_024;
+    let most = resident[0] + resident[0] / 20 + 8 * 1_024;
     assert!(resident[1] <= most, "memory is lost: {} KiB after {} KiB", resident[1], resident[0]);
     let waits = [before, last].map(|told| middle(told, |figures| (figures.admitted_p99_ms * 1_000.0) as u64));
     assert!(waits[1] <= 2 * waits[0] + 50_000, "what is admitted waits ever longer: {waits:?} microseconds");
@@ -247,7 +247,7 @@ fn judge(told: &[Figures]) {
         let most = settled + settled / 10 + 128 * 1_024;
         assert!(figures.resident_kib <= most, "memory grows: {} KiB after {settled} KiB", figures.resident_kib);
         // Three commits, which are all that the queue holds, at a disk that is slow.
-        assert!(figures.admitted_p99_ms < 1_000.0, "what is admitted waits: {} ms", figures.admitted_p99_ms);
+        assert!(figures.admitted_p99_ms < 500.0, "what is admitted waits: {} ms", figures.admitted_p99_ms);
         // Four times what is copied at once, and what is written while another program holds a snapshot.
         let most = 4 * CHECKPOINT_PAGES * 8_192 + (256 << 20);
         assert!(figures.log_bytes <= most, "the log grows: {} bytes", figures.log_bytes);
@@ -299,13 +299,13 @@ fn at_twice_its_capacity_the_box_stays_quick_and_small() {
 #[test]
 #[should_panic(expected = "memory is lost")]
 fn a_run_that_loses_memory_slowly_is_judged_so() {
-    judge(&run_of(|period| 200_000 + 5_000 * period, |_| 20.0));
+    judge(&run_of(|period| 200_000 + 3_000 * period, |_| 20.0));
 }
 
 #[test]
 #[should_panic(expected = "waits ever longer")]
 fn a_run_that_slows_down_is_judged_so() {
-    judge(&run_of(|_| 200_000, |period| f64::from(period.pow(3)) / 60.0));
+    judge(&run_of(|_| 200_000, |period| f64::from(period.pow(3)) / 120.0));
 }
 
 #[test]
