@@ -55,6 +55,8 @@ fn tallybox(directory: &Path) -> Command {
         .env("TALLYBOX_STORE__WRITE_QUEUE", QUEUE.0.to_string())
         .env("TALLYBOX_STORE__COMMIT_JOBS_MAX", QUEUE.1.to_string())
         .env("TALLYBOX_STORE__CHECKPOINT_PAGES", CHECKPOINT_PAGES.to_string())
+        // What ten minutes store is more than any tier of the default settings may.
+        .env("TALLYBOX_TIERS__PRO__MEMORY_STORAGE_BYTES", "1000000000000")
         .env("TALLYBOX_LOG__LEVEL", "error");
     command
 }
@@ -219,23 +221,23 @@ fn tell(time: Duration, process: u32, directory: &Path, asked: &Mutex<Asked>) ->
 /// Runs shorter than so many periods say nothing of what grows slowly: caches still fill.
 const PERIODS_LEAST: usize = 20;
 
-/// What a period's figure was in the middle of some periods.
-fn middle(told: &[Figures], figure: fn(&Figures) -> u64) -> u64 {
-    let mut figures: Vec<u64> = told.iter().map(figure).collect();
-    figures.sort_unstable();
-    figures[figures.len() / 2]
-}
-
 /// Between the third and the last quarter nothing begins any more: what grows then grows for ever. A tenth of a KiB lost with
 /// each request would be 60 MiB.
 fn judge_growth(told: &[Figures]) {
     let quarter = told.len() / 4;
     let (before, last) = (&told[2 * quarter..3 * quarter], &told[told.len() - quarter..]);
-    let resident = [before, last].map(|told| middle(told, |figures| figures.resident_kib));
-    let most = resident[0] + resident[0] / 20 + 24 * 1_024;
+    let resident = [before, last].map(|told| {
+        let mut figures: Vec<u64> = told.iter().map(|figures| figures.resident_kib).collect();
+        figures.sort_unstable();
+        figures[figures.len() / 2]
+    });
+    let most = resident[0] + resident[0] / 20 + 8 * 1_024;
     assert!(resident[1] <= most, "memory is lost: {} KiB after {} KiB", resident[1], resident[0]);
-    let waits = [before, last].map(|told| middle(told, |figures| (figures.admitted_p99_ms * 1_000.0) as u64));
-    assert!(waits[1] <= 2 * waits[0] + 50_000, "what is admitted waits ever longer: {waits:?} microseconds");
+    let waits = [before, last].map(|told| {
+        let mut figures: Vec<f64> = told.iter().map(|figures| figures.admitted_p99_ms).collect();
+        percentile(&mut figures, 50)
+    });
+    assert!(waits[1] <= 2.0 * waits[0] + 50.0, "what is admitted waits ever longer: {waits:?} ms");
 }
 
 /// Holds the figures against their bounds: those of the first quarter are how it begins, with caches that fill.
@@ -243,11 +245,12 @@ fn judge(told: &[Figures]) {
     let (first, rest) = told.split_at(told.len().div_ceil(4));
     let settled = first.iter().map(|figures| figures.resident_kib).max().unwrap();
     for figures in rest {
+        assert!(figures.admitted > 0, "nothing was admitted for a whole period");
         // A tenth, and what the caches of five connections (32 MiB of who writes, 24 of each who reads) may still take in.
         let most = settled + settled / 10 + 128 * 1_024;
         assert!(figures.resident_kib <= most, "memory grows: {} KiB after {settled} KiB", figures.resident_kib);
         // Three commits, which are all that the queue holds, at a disk that is slow.
-        assert!(figures.admitted_p99_ms < 1_000.0, "what is admitted waits: {} ms", figures.admitted_p99_ms);
+        assert!(figures.admitted_p99_ms < 500.0, "what is admitted waits: {} ms", figures.admitted_p99_ms);
         // Four times what is copied at once, and what is written while another program holds a snapshot.
         let most = 4 * CHECKPOINT_PAGES * 8_192 + (256 << 20);
         assert!(figures.log_bytes <= most, "the log grows: {} bytes", figures.log_bytes);
@@ -299,13 +302,13 @@ fn at_twice_its_capacity_the_box_stays_quick_and_small() {
 #[test]
 #[should_panic(expected = "memory is lost")]
 fn a_run_that_loses_memory_slowly_is_judged_so() {
-    judge(&run_of(|period| 200_000 + 5_000 * period, |_| 20.0));
+    judge(&run_of(|period| 200_000 + 3_000 * period, |_| 20.0));
 }
 
 #[test]
 #[should_panic(expected = "waits ever longer")]
 fn a_run_that_slows_down_is_judged_so() {
-    judge(&run_of(|_| 200_000, |period| f64::from(period.pow(3)) / 60.0));
+    judge(&run_of(|_| 200_000, |period| f64::from(period.pow(3)) / 120.0));
 }
 
 #[test]

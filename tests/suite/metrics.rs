@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tallybox::adapter::embedder::{EmbedError, Embedder};
@@ -117,6 +118,12 @@ async fn lived_in() -> (TestApp, String) {
         app.tell(&user.token, "/v1/chat/completions", call).await.expect(status);
     }
     app.ask(&user.token, "/nowhere").await.expect(404);
+    // The call is settled once it is answered.
+    let begun = Instant::now();
+    while app.tokens(&user).await != (10 + 12 + 7, 5) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the call is not settled");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     app.pass().await;
     back_up(app.directory.path(), &app.clock, &app.directory.path().join("copy.db")).unwrap();
     let text = app.call("GET", "/metrics", None, None).await.expect(200).text;
@@ -186,18 +193,18 @@ impl Embedder for Gate {
 #[tokio::test]
 async fn texts_that_wait_for_the_model_are_counted() {
     let (pass, gate): (Sender<()>, _) = channel();
-    let app = std::sync::Arc::new(app_of("[metrics]\naccess = 'open'", std::sync::Arc::new(Gate(Mutex::new(gate)))));
+    let app = Arc::new(app_of("[metrics]\naccess = 'open'", Arc::new(Gate(Mutex::new(gate)))));
     let user = app.user("a@example.org", "free_trial").await;
     let depth = async || value(&app.call("GET", "/metrics", None, None).await.text, "tallybox_embedding_queue_depth");
     let mut searches = JoinSet::new();
     for number in 0..12 {
-        let (app, token) = (std::sync::Arc::clone(&app), user.token.clone());
+        let (app, token) = (Arc::clone(&app), user.token.clone());
         let query = json!({"query": format!("question {number}")});
         searches.spawn(async move { app.tell(&token, "/memory/search", query).await.expect(200) });
     }
     // The model has as many threads as it likes; the others wait.
     while depth().await < 2.0 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     drop(pass);
     searches.join_all().await;
