@@ -185,11 +185,16 @@ async fn what_is_heard_of_the_call_of_who_was_erased_counts_for_nobody_else() {
     let key = begin_erasure(&app, "a@example.org").await;
     erasure::finish(app.app.store(), key).await.unwrap();
     app.clock.advance_millis(1);
+    let note = async |call, delivered| {
+        let facts = json!({"promptTokens": 10});
+        let noted = app.app.store().write(move |writer| gateway::checkpoint(writer, call, delivered, &facts));
+        noted.await.unwrap();
+    };
     // SQLite gives its row again.
     let hold = open_call(&app, &user).await;
-    app.app.store().write(move |writer| gateway::checkpoint(writer, lost, 29)).await.unwrap();
-    app.app.store().write(move |writer| gateway::checkpoint(writer, hold, 13)).await.unwrap();
-    app.app.store().write(move |writer| gateway::checkpoint(writer, lost, 29)).await.unwrap();
+    note(lost, 29).await;
+    note(hold, 13).await;
+    note(lost, 29).await;
     // As the next start finds it.
     let app = TestApp::at(app.stop());
     let listed: Value = app.ask(&user.token, "/usage/ledger").await.expect(200).json;

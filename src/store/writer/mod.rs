@@ -40,6 +40,9 @@ const LOG_PATIENCE: Duration = Duration::from_millis(50);
 /// How long words are written job by job after a group was lost, so that a damaged full-text index loses no other.
 const WORDS_SUSPECT: Duration = Duration::from_secs(600);
 
+/// What a caller is told where the fault is ours.
+const NOT_COMMITTED: &str = "the write could not be committed";
+
 /// The thread and the queue to it.
 pub(super) struct Handle {
     queue: Mutex<Option<SyncSender<Box<dyn Job>>>>,
@@ -348,8 +351,9 @@ impl Thread {
             if is_suspect && keep {
                 match self.write_words_now(&writer, before.0) {
                     Err(error @ Error::Internal(_)) => {
+                        tracing::error!(?error, "the words of a write could not be entered; it is not kept");
                         keep = false;
-                        job.fail(Error::Unavailable(reason(&error)));
+                        job.fail(Error::Unavailable(NOT_COMMITTED.to_owned()));
                         self.words_suspect_until = Some(Instant::now() + WORDS_SUSPECT);
                     }
                     written => written?,
@@ -403,7 +407,7 @@ fn fate_of(error: &Error) -> Fate {
     match error {
         Error::Busy(_) => Fate::Busy,
         Error::Unavailable(why) => Fate::Lost(why.clone()),
-        Error::Internal(_) => Fate::Lost("the write could not be committed".to_owned()),
+        Error::Internal(_) => Fate::Lost(NOT_COMMITTED.to_owned()),
         other => Fate::Lost(other.to_string()),
     }
 }
@@ -446,6 +450,7 @@ mod tests {
             log_look_at: Instant::now(),
             log_pause: LOG_RETRY,
             checkpoint_pages: 5_000,
+            words_suspect_until: None,
             meters: Meters::new().unwrap(),
             connection,
         };
