@@ -71,6 +71,10 @@ async fn a_closed_day_is_one_entry_that_cannot_be_taken_back() {
         let refused = take_back(&app, &admin, &user, id, 1).await.expect(409);
         assert_eq!(refused.code(), "day_closed", "{id}");
     }
+    // The settlement asked for again answers as it did, with the entry that stands for its own.
+    let again = app.settle(&user, &hold, 7).await.expect(200).json;
+    assert_eq!((&again["amount"], &again["metadata"]), (&settled["amount"], &settled["metadata"]));
+    assert_eq!(again["id"], closing);
     let other = app.user("b@example.org", "pro").await;
     let theirs = app.used_up(&other, 3).await;
     live(&app, 35).await;
@@ -80,10 +84,6 @@ async fn a_closed_day_is_one_entry_that_cannot_be_taken_back() {
     // Of another user nothing is told.
     take_back(&app, &admin, &user, &theirs, 1).await.expect(422);
     take_back(&app, &admin, &other, &first, 1).await.expect(422);
-    // The settlement asked for again answers as it did, with the entry that stands for its own.
-    let again = app.settle(&user, &hold, 7).await.expect(200).json;
-    assert_eq!((&again["amount"], &again["metadata"]), (&settled["amount"], &settled["metadata"]));
-    assert_eq!(again["id"], listed[0]["id"]);
     let page = app.ask(&admin.token, &format!("/api/admin/users/{}/ledger", user.id)).await.expect(200).json;
     assert_eq!(page["entries"][0]["metadata"], json!({"closedEntries": 5}));
     let overview = app.ask(&admin.token, "/api/admin/overview").await.expect(200).json;
@@ -112,8 +112,8 @@ async fn a_page_that_leads_to_closed_entries_goes_on_behind_them() {
     let sum: i64 = rest.iter().map(|entry| entry["amount"].as_i64().unwrap()).sum();
     let all: i64 = entries(&app, &user, "").await.iter().map(|entry| entry["amount"].as_i64().unwrap()).sum();
     assert_eq!(all, 90);
-    // What lies behind is whole, except for a closing entry that took the place of one already seen.
-    assert!((1..=90 - 41).contains(&sum), "{sum} of {rest:?}");
+    // What lies behind is whole, and some of what was seen is in it again.
+    assert!((90 - 41..=90).contains(&sum), "{sum} of {rest:?}");
     assert!(rest.iter().any(|entry| entry["resourceType"] == "llm_tokens"));
     assert!(rest.iter().any(|entry| entry["resourceType"] == "agent_minutes"));
 }
@@ -126,17 +126,16 @@ async fn a_page_that_stops_within_a_day_goes_on_with_the_whole_of_it_once_it_is_
         app.used_up(&user, amount).await;
         app.clock.advance_millis(60_000);
     }
-    for newest in [&other, &user] {
-        let page = app.ask(&user.token, "/usage/ledger?limit=2").await.expect(200).json;
-        let cursor = page["nextCursor"].as_str().unwrap().to_owned();
-        app.clock.advance_millis(DAY_MS);
-        app.used_up(newest, 1).await;
-        live(&app, 39).await;
-        app.proves();
-        let rest = entries(&app, &user, &format!("&cursor={cursor}")).await;
-        assert_eq!((closings(&rest)[0], rest.len()), ((21, 6), 1), "{rest:?}");
-        app.used_up(&user, 7).await;
-    }
+    let page = app.ask(&user.token, "/usage/ledger?limit=2").await.expect(200).json;
+    let cursor = page["nextCursor"].as_str().unwrap().to_owned();
+    app.clock.advance_millis(DAY_MS);
+    app.used_up(&other, 1).await;
+    live(&app, 38).await;
+    let rest = entries(&app, &user, &format!("&cursor={cursor}")).await;
+    assert_eq!((closings(&rest), rest.len()), (vec![(21, 6)], 1), "{rest:?}");
+    // The newest of its chain is gone; the next one follows what is left.
+    app.used_up(&user, 7).await;
+    app.proves();
 }
 
 #[tokio::test]
@@ -148,7 +147,7 @@ async fn what_is_recorded_long_after_its_day_is_kept_as_long_as_anything() {
     app.clock.advance_millis(60 * DAY_MS);
     app.pass().await;
     app.used_up(&other, 1).await;
-    for (days, closed) in [(0, 0), (37, 0), (1, 1)] {
+    for (days, closed) in [(0, 0), (36, 0), (1, 1)] {
         live(&app, days).await;
         let listed = entries(&app, &user, "").await;
         assert_eq!((listed.len(), closings(&listed).len()), (1, closed), "{days}: {listed:?}");
