@@ -181,7 +181,8 @@ fn scan_late(
         "SELECT ",
         part_columns!(),
         " FROM ledger INDEXED BY ledger_late WHERE day < ?1 AND (day, id) > (?2, ?3) \
-         AND recorded_at >= (day + 2) * 86400000 AND recorded_at < ?1 * 86400000 AND source <> 4 AND NOT EXISTS (SELECT 1 FROM erasures \
+         AND recorded_at >= (day + 2) * 86400000 AND recorded_at < ?1 * 86400000 AND source <> 4 \
+         AND NOT EXISTS (SELECT 1 FROM erasures \
          WHERE erasures.user_id = ledger.user_id AND finished_at IS NULL) ORDER BY day, id LIMIT ?4"
     );
     let mut statement = reader.prepare(sql)?;
