@@ -385,6 +385,6 @@ mod tests {
         let unknown = found.estimate(Family::Unknown, 5, 18, PARTS);
         assert_eq!((unknown.count, unknown.bound), (11, 18 + 16));
         let image = prompt(Endpoint::Responses, "{\"input\":[{\"content\":[{\"type\":\"input_image\"}]}]}");
-        assert_eq!(image.estimate(Family::Unknown, 0, 0, PARTS).bound, 1_016);
+        assert_eq!(image.estimate(Family::Unknown, 0, 0, PARTS).bound, 1_017);
     }
 }

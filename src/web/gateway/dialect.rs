@@ -119,6 +119,7 @@ impl Dialect {
     fn read_response(&mut self, mut event: Value, meter: &mut Meter) -> Verdict {
         let kind = event["type"].as_str().unwrap_or_default().to_owned();
         let index = event["output_index"].as_u64().unwrap_or(0);
+        let is_last = ["response.completed", "response.incomplete", "response.failed"].contains(&kind.as_str());
         match kind.rsplit('.').next() {
             Some("delta") => {
                 if let Some(text) = event["delta"].as_str() {
@@ -131,12 +132,12 @@ impl Dialect {
             Some("") => written_in_other(&event, &mut |text| self.say(index, text, meter)),
             // What is whole has come in pieces before, or has not.
             Some("done") => self.say_rest(index, &event, meter),
-            _ => {
+            _ if is_last => {
                 let items = event["response"]["output"].as_array().map(Vec::as_slice).unwrap_or_default();
                 (0..).zip(items).for_each(|(index, item)| self.say_rest(index, item, meter));
             }
+            _ => {}
         }
-        let is_last = ["response.completed", "response.incomplete", "response.failed"].contains(&kind.as_str());
         meter.usage = Usage::parse(&event["response"]["usage"], true).or(meter.usage);
         if kind == "response.created" {
             self.head = event["response"].take();

@@ -156,7 +156,7 @@ async fn what_a_change_a_reset_a_disabling_and_the_others_end() {
 /// A stream that has said a word.
 async fn begin(app: &TestApp, secret: &str) -> Body {
     let messages = json!([{"role": "user", "content": "How are you today?"}]);
-    let body = json!({"model": "gpt-4o", "stream": true, "messages": messages});
+    let body = json!({"model": "gpt-4o", "stream": true, "max_tokens": 20, "messages": messages});
     let request = request("POST", "/v1/chat/completions", Some(secret), Some(body), &[]);
     let mut body = app.app.router().oneshot(request).await.unwrap().into_body();
     assert!(next(&mut body).await.unwrap().contains("One"));
