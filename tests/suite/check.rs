@@ -52,6 +52,8 @@ async fn lived_in(target: &Path) {
     let (user, admin) = (app.user("a@example.org", "pro").await, app.admin("admin@example.org").await);
     let named = json!({"resourceType": "llm_tokens", "amount": 50, "metadata": {"model": "m"}});
     app.tell(&user.token, "/usage/record", named.clone()).await.expect(201);
+    // The newest entry of all keeps its day open.
+    app.used_up(&admin, 1).await;
     for _ in 0..40 {
         app.clock.advance_millis(86_400_000);
         app.pass().await;

@@ -295,7 +295,7 @@ fn unusable_vectors_are_named_clearly() {
         (long, "1536 numbers, 384 are needed"),
         (zeros, "zero vector"),
         (gap, "not as documented"),
-        (huge, "out of range"),
+        (huge, "not as documented"),
         (twice, "one vector for each"),
         ("{\"data\": []}".to_owned(), "one vector for each"),
         ("<html>".to_owned(), "not as documented"),

@@ -125,7 +125,7 @@ async fn a_search_out_of_bounds_is_refused() {
     {
         app.call("POST", "/memory/search", Some(&user.token), Some(body)).await.expect(422);
     }
-    app.call("POST", "/memory/search", Some(&user.token), None).await.expect(422);
+    app.call("POST", "/memory/search", Some(&user.token), None).await.expect(400);
 }
 
 #[tokio::test]

@@ -340,8 +340,12 @@ impl Model {
                 let today = day_of(now);
                 let series = self.app.ask(&user.token, "/usage/timeseries/memory_storage?days=45").await.json;
                 let days = (0..45).rev().map(|back| today.checked_sub_days(Days::new(back)).unwrap());
+                // What has ended is no longer stored today, booked or not.
+                let ended = account.stored_on(|_| true) - level;
                 let expected = days.map(|day| {
-                    let (amount, total) = (account.stored_on(|on| on == day), account.stored_on(|on| on <= day));
+                    let ended = if day == today { ended } else { 0 };
+                    let amount = account.stored_on(|on| on == day) - ended;
+                    let total = account.stored_on(|on| on <= day) - ended;
                     json!({"date": day.to_string(), "amount": amount, "total": total})
                 });
                 assert_eq!(series, expected.collect::<Value>(), "days of {}\n{}", user.email, self.story);
