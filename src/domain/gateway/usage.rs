@@ -89,10 +89,14 @@ pub fn written_in_answer(answer: &Value, visit: &mut impl FnMut(&str)) {
     }
     for choice in choices.into_iter().flatten() {
         for name in ["message", "text"] {
-            choice.get(name).into_iter().for_each(|value| written(value, visit));
+            if let Some(value) = choice.get(name) {
+                written(value, visit);
+            }
         }
     }
-    output.into_iter().for_each(|output| written(output, visit));
+    if let Some(output) = output {
+        written(output, visit);
+    }
 }
 
 /// Hands the texts of what is no answer of the dialect to `visit`, but for those that are surely not a model's.

@@ -295,7 +295,9 @@ impl Recall {
     pub(super) fn clear(&self) {
         let mut users = lock(&self.users);
         let kept: Vec<UserKey> = users.places.keys().copied().collect();
-        kept.into_iter().for_each(|user| users.take_out(user));
+        for user in kept {
+            users.take_out(user);
+        }
         drop(users);
         lock(&self.coming).clear();
         self.arrived.notify_all();

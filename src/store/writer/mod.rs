@@ -38,7 +38,7 @@ const LOG_LOOK: Duration = Duration::from_millis(100);
 /// How long it waits for them where the log is only too long.
 const LOG_PATIENCE: Duration = Duration::from_millis(50);
 /// How long words are written job by job after a group was lost, so that a damaged full-text index loses no other.
-const WORDS_SUSPECT: Duration = Duration::from_secs(600);
+const WORDS_SUSPECT: Duration = Duration::from_mins(10);
 
 /// What a caller is told where the fault is ours.
 const NOT_COMMITTED: &str = "the write could not be committed";
