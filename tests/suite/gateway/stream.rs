@@ -248,7 +248,7 @@ async fn a_stream_writes_down_how_far_it_is_and_the_next_start_settles_it() {
     world.fake.next(Act::Stream(vec![said("One"), said(" two"), said(" three"), Piece::Silence]));
     let mut body = world.begin(json!({})).await.into_body();
     next(&mut body).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(2_000)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let World { app, user, .. } = world;
     // As a second start after a death would find it.
     let TestApp { app: first, clock, directory } = app;
