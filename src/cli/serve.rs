@@ -36,8 +36,14 @@ pub(super) fn run(place: &Place, listen: Option<SocketAddr>) -> anyhow::Result<(
     }
     logging::start(&config.log)?;
     volume::look(&place.data_dir, &Environment::of_process(), config.server.require_volume)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build()?;
     runtime.block_on(serve(config, &place.data_dir))
+}
+
+/// Threads that serve connections: a processor is left to the thread that writes, on which every call waits
+/// (docs/decisions/one-writer.md).
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().saturating_sub(1).max(1))
 }
 
 /// The tiers that users hold and a faulty configuration lacks, as far as they can be told: all that is wrong is named at once.

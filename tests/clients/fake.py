@@ -57,7 +57,7 @@ class Upstream(BaseHTTPRequestHandler):
             message = {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1", "type": "function", "function": function}]}
         answer = {"id": "chatcmpl-1", "created": 1, "model": body["model"]}
         if not body.get("stream"):
-            choices = [{"index": index, "message": message, "finish_reason": "stop"} for index in range(body.get("n", 1))]
+            choices = [{"index": index, "message": message, "finish_reason": "stop"} for index in range(int(body.get("n", 1)))]
             return self.whole({**answer, "object": "chat.completion", "choices": choices, "usage": USAGE})
         chunk = {**answer, "object": "chat.completion.chunk"}
         words = ["Well", " then", "."] * (40 if body.get("user") == "long" else 1)

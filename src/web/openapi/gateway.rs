@@ -34,7 +34,7 @@ fn with_failures(operation: Operation) -> Operation {
 fn with_memory(operation: Operation) -> Operation {
     let about =
         "`recall` adds what the user's memories say to the question, `keep` keeps the exchange; with a comma, both.";
-    let schema = json!({"type": "string", "pattern": "^(recall|keep|recall, ?keep|true|1|on|yes|false|0|off|no)$"});
+    let schema = json!({"type": "string", "pattern": "^(recall|keep|recall, ?keep|true|1|on|yes|false|0|off|no)?$"});
     with_failures(operation.header("X-Tallybox-Memory", about, schema))
 }
 
