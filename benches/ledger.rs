@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tallybox::clock::Clock;
-use tallybox::domain::auth::{User, UserKey};
+use tallybox::domain::auth::{Scope, User, UserKey};
 use tallybox::domain::calendar::Calendar;
 use tallybox::domain::ledger::{ResourceType, Source};
 use tallybox::domain::quota::{Holder, Limit, Limits, Tiers};
@@ -72,7 +72,9 @@ fn open(directory: &Path, users: usize, clock: Clock) -> (Store, Vec<User>) {
                 let id = format!("00000000-0000-4000-8000-{user:012x}");
                 let presented = Presented { from_identity_proxy: true, user_id: Some(id), ..Presented::default() };
                 auth::provision(writer, &presented, &policy)?;
-                let auth::Identity::Known(known) = auth::authenticate(writer, &presented, &policy, None)? else {
+                let auth::Identity::Known(known) =
+                    auth::authenticate(writer, &presented, &policy, Some(Scope::UsageWrite))?
+                else {
                     panic!("a provisioned user is known")
                 };
                 found.push(known.caller.user);

@@ -17,7 +17,7 @@ use std::time::Instant;
 use serde_json::json;
 use tallybox::clock::Clock;
 use tallybox::config::{Config, Environment};
-use tallybox::domain::auth::Caller;
+use tallybox::domain::auth::{Caller, Scope};
 use tallybox::domain::memory::{Content, Embedding, MemoryTier, NewMemory};
 use tallybox::service::auth::{self, Presented};
 use tallybox::service::memory::{self, Policy};
@@ -49,7 +49,9 @@ fn callers(store: &Store, policy: &quota::Policy, users: usize) -> Vec<Caller> {
             let id = format!("00000000-0000-4000-8000-{user:012x}");
             let presented = Presented { from_identity_proxy: true, user_id: Some(id), ..Presented::default() };
             auth::provision(writer, &presented, &policy)?;
-            let auth::Identity::Known(known) = auth::authenticate(writer, &presented, &policy, None)? else {
+            let auth::Identity::Known(known) =
+                auth::authenticate(writer, &presented, &policy, Some(Scope::MemoryWrite))?
+            else {
                 panic!("a provisioned user is known")
             };
             found.push(known.caller);
