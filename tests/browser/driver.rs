@@ -11,9 +11,11 @@ use tokio::sync::Semaphore;
 pub(crate) static PLACES: Semaphore = Semaphore::const_new(2);
 
 /// What starts chromedriver and ends it, by its id, as soon as our end of its standard input is closed: also when this
-/// process panics or is killed. Browsers that are open by then are its children, which do not end with it.
+/// process panics or is killed. Browsers that are open by then are its children, which do not end with it. It lets go of the
+/// driver's output, so that this ends with the driver.
 const WATCH: &str = r#"
     "$0" --port=0 & driver=$!
+    exec > /dev/null
     read -r line
     kill $(cat /proc/"$driver"/task/*/children 2>/dev/null) "$driver"
     wait "$driver""#;
@@ -27,8 +29,21 @@ struct Driver {
 }
 
 impl Driver {
-    #[expect(clippy::zombie_processes, reason = "it ends with this process")]
     fn start() -> Self {
+        // A driver may end as soon as it has begun, as where another program takes the port that it found.
+        const TRIES: usize = 3;
+        let mut said = String::new();
+        for _ in 0..TRIES {
+            match Self::try_start() {
+                Ok(driver) => return driver,
+                Err(why) => said = why,
+            }
+        }
+        panic!("chromedriver did not start:\n{said}");
+    }
+
+    #[expect(clippy::zombie_processes, reason = "it ends with this process")]
+    fn try_start() -> Result<Self, String> {
         let driver = program("CHROMEDRIVER", &["chromedriver"]);
         let mut watch = Command::new("sh")
             .args(["-c", WATCH])
@@ -43,11 +58,11 @@ impl Driver {
         for line in BufReader::new(watch.stdout.as_mut().unwrap()).lines() {
             let line = line.unwrap();
             if let Some((_, port)) = line.split_once("successfully on port ") {
-                return Self { url: format!("http://127.0.0.1:{}", port.trim_end_matches('.')), _watch: watch };
+                return Ok(Self { url: format!("http://127.0.0.1:{}", port.trim_end_matches('.')), _watch: watch });
             }
             said = said + &line + "\n";
         }
-        panic!("chromedriver did not start:\n{said}");
+        Err(said)
     }
 }
 
