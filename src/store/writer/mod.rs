@@ -1,7 +1,8 @@
 //! The one thread that writes.
 //!
 //! It takes whatever waits (up to a cap) into one `BEGIN IMMEDIATE`, with a savepoint a job where there are several, and
-//! replies only after COMMIT: with `synchronous=FULL` a commit costs the same for one job or for hundreds. A job that fails
+//! replies only after COMMIT (but for `submit_ahead`, whose caller waits for the commit apart): with `synchronous=FULL` a
+//! commit costs the same for one job or for hundreds. A job that fails
 //! or panics is rolled back to its savepoint and its neighbours commit.
 
 mod job;
