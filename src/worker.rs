@@ -118,16 +118,25 @@ impl Worker {
         Ok(())
     }
 
-    /// Erasures that nobody waits for any more: whoever asked has gone, or the program died.
+    /// Erasures that nobody waits for any more: whoever asked has gone, or the program died. One that fails keeps no other
+    /// from its turn.
     async fn finish_erasures(&self) -> Result<()> {
-        for _ in 0..SLICES_A_PASS {
-            let Some(user) = self.state.store.read(erasure::next_begun).await? else { break };
-            self.state.store.write(move |writer| erasure::slice(writer, user)).await?;
-            if self.is_stopping() {
-                break;
+        let mut finished = Ok(());
+        let mut slices = SLICES_A_PASS;
+        for user in self.state.store.read(erasure::list_begun).await? {
+            let mut is_done = false;
+            while !is_done && slices > 0 && !self.is_stopping() {
+                slices -= 1;
+                match self.state.store.write(move |writer| erasure::slice(writer, user)).await {
+                    Ok(receipt) => is_done = receipt.is_some(),
+                    Err(error) => {
+                        finished = finished.and(Err(error));
+                        break;
+                    }
+                }
             }
         }
-        Ok(())
+        finished
     }
 
     /// Where the log still holds what was erased, by this process or another, a write makes the writer try again to empty it.
@@ -159,13 +168,17 @@ impl Worker {
         Ok(())
     }
 
-    /// Books the minutes of agent runs that are over.
+    /// Books the minutes of agent runs that are over, a write each: one that fails keeps no other from being booked.
     async fn end_runs(&self) -> Result<()> {
-        if !self.state.store.read(agent::is_due).await? {
-            return Ok(());
+        let mut ended = Ok(());
+        for run in self.state.store.read(agent::list_due).await? {
+            if self.is_stopping() {
+                break;
+            }
+            let policy = self.state.quota.clone();
+            ended = ended.and(self.state.store.write(move |writer| agent::close_due(writer, &policy, &run)).await);
         }
-        let policy = self.state.quota.clone();
-        self.slices(move |writer| agent::close_due(writer, &policy)).await.map(drop)
+        ended
     }
 
     /// Books the ends of memories, user by user, and then takes the memories away, slice by slice. A look costs readers

@@ -139,24 +139,26 @@ pub fn newest(reader: &Reader<'_>, user: UserKey) -> Result<(Vec<Run>, i64)> {
     Ok((page.items, store::count_runs(reader, user)?))
 }
 
-/// Whether a run is over without its minutes being booked.
+/// Some runs that are over without their minutes being booked.
 ///
 /// # Errors
 /// Where the store cannot be read.
-pub fn is_due(reader: &Reader<'_>) -> Result<bool> {
-    store::is_due(reader)
+pub fn list_due(reader: &Reader<'_>) -> Result<Vec<Run>> {
+    const RUNS: usize = 512;
+    store::due_runs(reader, None, RUNS)
 }
 
-/// Books the minutes of some runs that are over. Tells whether there may be more.
+/// Books the minutes of a run that was found due, unless a sign of life or another end has come before.
 ///
 /// # Errors
 /// Where the store cannot be written.
-pub fn close_due(writer: &mut Writer<'_>, policy: &QuotaPolicy) -> Result<bool> {
-    const SLICE: usize = 128;
-    let runs = store::due_runs(writer, None, SLICE)?;
-    let count = runs.len();
-    close_all(writer, policy, runs)?;
-    Ok(count == SLICE)
+pub fn close_due(writer: &mut Writer<'_>, policy: &QuotaPolicy, run: &Run) -> Result<()> {
+    match store::load_run(writer, run.user, run.id) {
+        Ok(run) if run.due_at.is_some() => close_all(writer, policy, vec![run]),
+        // Its user may have been erased.
+        Ok(_) | Err(Error::NotFound(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Books the minutes of a user's runs that are over: what they no longer hold must refuse nothing.

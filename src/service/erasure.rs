@@ -41,12 +41,12 @@ pub fn begin_by_id(writer: &mut Writer<'_>, by: &By, id: UserId) -> Result<UserK
     begin(writer, by, &user)
 }
 
-/// A user whose erasure has begun and is not done.
+/// Users whose erasure has begun and is not done.
 ///
 /// # Errors
 /// Where the store cannot be read.
-pub fn next_begun(reader: &Reader<'_>) -> Result<Option<UserKey>> {
-    store::next_begun(reader)
+pub fn list_begun(reader: &Reader<'_>) -> Result<Vec<UserKey>> {
+    store::list_begun(reader)
 }
 
 /// Whether the write-ahead log still holds what was erased, since something needed it when the erasure ended.

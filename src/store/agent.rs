@@ -114,12 +114,6 @@ pub(crate) fn due_runs(reader: &Reader<'_>, user: Option<UserKey>, limit: usize)
     rows.and_then(Iterator::collect).map_err(fault)
 }
 
-/// Whether any run is over without its minutes being booked.
-pub(crate) fn is_due(reader: &Reader<'_>) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM runs WHERE due_at IS NOT NULL AND due_at <= ?1)";
-    reader.prepare(sql)?.query_row([reader.now().0], |row| row.get(0)).map_err(fault)
-}
-
 /// Ends all runs of a user now. Their minutes are booked when they are found due, which they are from now on.
 pub(crate) fn end_runs(writer: &mut Writer<'_>, user: UserKey, reason: EndReason) -> Result<()> {
     let now = writer.now();

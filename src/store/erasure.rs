@@ -192,10 +192,11 @@ pub(super) fn forget_log_mark(connection: &Connection, mark: &str) -> Result<()>
     forgotten.map(drop).map_err(fault)
 }
 
-/// A user whose erasure has begun and is not done.
-pub(crate) fn next_begun(reader: &Reader<'_>) -> Result<Option<UserKey>> {
-    let sql = "SELECT user_id FROM erasures WHERE finished_at IS NULL LIMIT 1";
-    reader.prepare(sql)?.query_row([], |row| row.get(0).map(UserKey)).optional().map_err(fault)
+/// Users whose erasure has begun and is not done.
+pub(crate) fn list_begun(reader: &Reader<'_>) -> Result<Vec<UserKey>> {
+    let mut statement = reader.prepare("SELECT user_id FROM erasures WHERE finished_at IS NULL")?;
+    let rows = statement.query_map([], |row| row.get(0).map(UserKey)).map_err(fault)?;
+    rows.collect::<rusqlite::Result<_>>().map_err(fault)
 }
 
 /// Deletes some rows by `sql`, which an index leads to the user's.

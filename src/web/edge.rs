@@ -18,7 +18,7 @@ use tower_http::catch_panic::CatchPanic;
 
 use tracing::Instrument;
 
-use super::extract::{fault_of_body, presented};
+use super::extract::presented;
 use super::metrics::Answering;
 use super::pages::{self, IsPage};
 use super::problem::{Failure, NoRoute, Problem, method_not_allowed};
@@ -210,25 +210,34 @@ impl<H> Guarded<H> {
         }
         match self.admit(&state, &mut request).await {
             Ok(()) => self.handler.call(request, state).await,
-            // What is wrong with the body is said before what is wrong with the user that a trusted caller names.
+            // What is wrong with the request itself is said before what is wrong with the user that a trusted caller names.
             Err(error @ (Error::NotFound(_) | Error::Gone(_) | Error::Invalid(_))) => {
-                let error = fault_of_body(request, &state, self.path).await.err().unwrap_or(error);
-                Failure(error).into_response()
+                let presented = presented(request.headers(), request.extensions(), &state);
+                let nobody = state.nobody(presented, self.scope());
+                request.extensions_mut().insert(nobody);
+                let response = self.handler.call(request, state).await;
+                let is_faulty = matches!(response.status().as_u16(), 400 | 413 | 415 | 422);
+                if is_faulty { response } else { Failure(error).into_response() }
             }
             Err(error) => Failure(error).into_response(),
         }
     }
 
-    /// Puts who calls into the request, for the handler to take.
-    async fn admit(&self, state: &AppState, request: &mut Request) -> Result<()> {
-        let scope = match self.access {
-            Access::Open | Access::Page => return Ok(()),
-            Access::AnyCredential | Access::Session => None,
+    const fn scope(&self) -> Option<Scope> {
+        match self.access {
+            Access::Open | Access::AnyCredential | Access::Session | Access::Page => None,
             Access::Scope(scope) => Some(scope),
             Access::Admin => Some(Scope::Admin),
-        };
+        }
+    }
+
+    /// Puts who calls into the request, for the handler to take.
+    async fn admit(&self, state: &AppState, request: &mut Request) -> Result<()> {
+        if self.access == Access::Open {
+            return Ok(());
+        }
         let presented = presented(request.headers(), request.extensions(), state);
-        let known = state.admit(presented, scope).await?;
+        let known = state.admit(presented, self.scope()).await?;
         let own_alone = !matches!(self.access, Access::Scope(_));
         if own_alone && !known.caller().is_own() {
             return Err(acting_for_another());

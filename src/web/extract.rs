@@ -7,7 +7,7 @@ use axum::body::HttpBody;
 use axum::extract::{self, FromRequest, FromRequestParts, Request};
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
-use http::{Extensions, HeaderMap, Method};
+use http::{Extensions, HeaderMap};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -159,23 +159,6 @@ pub(super) fn absence(headers: &HeaderMap, is_taken: impl FnOnce(&HeaderMap) -> 
 
 fn not_json() -> Error {
     Error::UnsupportedMediaType("the body must be application/json".to_owned())
-}
-
-/// Checks what is checked of the body of the route `path` before its fields are.
-pub(super) async fn fault_of_body(request: Request, state: &AppState, path: &str) -> Result<()> {
-    if ![Method::POST, Method::PATCH].contains(request.method()) {
-        return Ok(());
-    }
-    if path == "/memory/import" {
-        let config = &state.config;
-        Records::of(request.headers())?;
-        return refuse_long(request.headers(), config.memory.import_bytes_max, IMPORT_SETTING);
-    }
-    if path.starts_with("/v1/") {
-        let RawBody(text) = RawBody::from_request(request, state).await.map_err(|Failure(error)| error)?;
-        return json::require_well_formed(&text);
-    }
-    Body::from_request(request, state).await.map(drop).map_err(|Failure(error)| error)
 }
 
 /// A JSON body as the text it came in.

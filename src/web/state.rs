@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
+use uuid::Uuid;
+
 use super::gateway::calls::Calls;
 use super::memory::places::Places;
 use super::metrics::Meters;
@@ -12,10 +14,10 @@ use super::ops::Ready;
 use crate::adapter::embedder::EmbedderPool;
 use crate::adapter::upstream::Upstreams;
 use crate::config::Config;
-use crate::domain::auth::{Caller, Credential, Scope, UserKey};
+use crate::domain::auth::{Caller, Credential, Role, Scope, User, UserKey};
 use crate::domain::ledger::ResourceType;
 use crate::domain::quota::Refusal;
-use crate::domain::unit::Timestamp;
+use crate::domain::unit::{Timestamp, UserId};
 use crate::domain::{Error, Result};
 use crate::service::auth::attempts::Attempts;
 use crate::service::auth::password::Passwords;
@@ -215,6 +217,22 @@ impl AppState {
         let authenticated = Arc::new(authenticated);
         self.remember(&presented, version, &authenticated);
         self.admit_known(Arc::unwrap_or_clone(presented), authenticated, version, scope)
+    }
+
+    /// Stands for a user that is not there, for a handler that shall look at the request alone: no transaction lets it pass.
+    pub(super) fn nobody(&self, presented: Presented, scope: Option<Scope>) -> Known {
+        let user = User {
+            key: UserKey(0),
+            id: UserId(Uuid::nil()),
+            email: None,
+            role: Role::User,
+            tier: self.identity.default_tier.clone(),
+            disabled_at: None,
+            created_at: self.started_at,
+        };
+        let authenticated = Arc::new(Authenticated { caller: Caller::of_operator(user), ends_at: None });
+        // A number that the commits never reach.
+        Known { presented: Arc::new(presented), authenticated, version: u64::MAX, scope }
     }
 
     fn admit_known(

@@ -27,7 +27,7 @@ async fn begin_erasure(app: &TestApp, email: &str) -> UserKey {
 }
 
 async fn is_erasing(app: &TestApp) -> bool {
-    app.app.store().read(erasure::next_begun).await.unwrap().is_some()
+    !app.app.store().read(erasure::list_begun).await.unwrap().is_empty()
 }
 
 /// Stores a memory that ends in a day.
@@ -65,6 +65,37 @@ async fn a_task_that_fails_for_good_keeps_no_other_from_its_turn() {
     connection.execute_batch("DROP TRIGGER fault").unwrap();
     app.pass().await;
     assert_eq!(app.memories_stored(), 0);
+    app.proves();
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "past the program")]
+async fn an_erasure_or_a_run_that_fails_for_good_keeps_no_other_from_its_end() {
+    let app = TestApp::new();
+    let gone = [app.user("a@example.org", "pro").await, app.user("b@example.org", "pro").await];
+    let users = [app.user("c@example.org", "pro").await, app.user("d@example.org", "pro").await];
+    for user in &gone {
+        app.used_up(user, 1).await;
+    }
+    for user in &users {
+        app.tell(&user.token, "/agents/runs", json!({})).await.expect(201);
+    }
+    app.clock.advance_millis(10 * 60_000);
+    let keys = [begin_erasure(&app, "a@example.org").await, begin_erasure(&app, "b@example.org").await];
+    let connection = rusqlite::Connection::open(app.directory.path().join("tallybox.db")).unwrap();
+    let faults = "CREATE TRIGGER fault BEFORE DELETE ON accounts WHEN old.user_id = (SELECT min(user_id) FROM erasures)
+        BEGIN SELECT RAISE(ABORT, 'damaged'); END;
+        CREATE TRIGGER other BEFORE UPDATE ON runs WHEN old.user_id = (SELECT min(user_id) FROM runs)
+        BEGIN SELECT RAISE(ABORT, 'damaged'); END";
+    connection.execute_batch(faults).unwrap();
+    app.app.worker().pass().await.unwrap_err();
+    assert_eq!(app.app.store().read(erasure::list_begun).await.unwrap(), [keys[0]]);
+    let booked = async |user: &TestUser| app.ask(&user.token, "/usage/ledger").await.json["entries"].clone();
+    assert_eq!((booked(&users[0]).await, booked(&users[1]).await[0]["amount"].clone()), (json!([]), json!(1)));
+    connection.execute_batch("DROP TRIGGER fault; DROP TRIGGER other").unwrap();
+    app.pass().await;
+    assert!(!is_erasing(&app).await);
+    assert_eq!(booked(&users[0]).await[0]["amount"], 1);
     app.proves();
 }
 

@@ -6,9 +6,9 @@
 //! or panics is rolled back to its savepoint and its neighbours commit.
 
 mod job;
+mod log;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,19 +25,8 @@ use crate::clock::Clock;
 use crate::domain::{Error, Result};
 pub use job::Commit;
 use job::{Fate, Job, text_of};
+use log::Log;
 
-/// How soon it is tried again to empty the log after an erasure. Whoever writes waits meanwhile, so each failure doubles
-/// it, up to the second: a program that reads for ever, as one that replicates the database does, must not slow every write.
-const LOG_RETRY: Duration = Duration::from_secs(1);
-const LOG_RETRY_MOST: Duration = Duration::from_secs(64);
-
-/// How long the emptying of the log waits for readers, after an erasure.
-const LOG_TIMEOUT: Duration = Duration::from_millis(200);
-/// How often it is looked how long the log is. Not after each commit: Linux (6.13 and later) gives a file whose times have
-/// been asked for a new one at the next write, which the next sync has to write down, a third of its time.
-const LOG_LOOK: Duration = Duration::from_millis(100);
-/// How long it waits for them where the log is only too long.
-const LOG_PATIENCE: Duration = Duration::from_millis(50);
 /// How long words are written job by job after a group was lost, so that a damaged full-text index loses no other.
 const WORDS_SUSPECT: Duration = Duration::from_mins(10);
 
@@ -117,7 +106,7 @@ pub(super) struct Shared {
 /// Starts the thread on `connection`.
 pub(super) fn start(connection: Connection, clock: Clock, shared: Shared, options: &StoreOptions) -> Result<Handle> {
     let (sender, receiver) = sync_channel(options.write_queue);
-    let log = PathBuf::from(format!("{}-wal", connection.path().unwrap_or_default()));
+    let log = Log::of(&connection, options.checkpoint_pages);
     let mut thread = Thread {
         connection,
         clock,
@@ -125,14 +114,7 @@ pub(super) fn start(connection: Connection, clock: Clock, shared: Shared, option
         recall: shared.recall,
         data_version: 0,
         jobs_max: options.commit_jobs_max,
-        log_tells: false,
-        log_tried_at: None,
-        log_retry: LOG_RETRY,
         log,
-        log_bytes_max: super::connection::log_bytes_max(options.checkpoint_pages),
-        log_look_at: Instant::now(),
-        log_pause: LOG_RETRY,
-        checkpoint_pages: options.checkpoint_pages,
         words_suspect_until: None,
         meters: shared.meters.clone(),
     };
@@ -162,18 +144,7 @@ struct Thread {
     recall: Arc<Recall>,
     data_version: i64,
     jobs_max: usize,
-    /// Whether the log still holds what has been erased.
-    log_tells: bool,
-    log_tried_at: Option<Instant>,
-    log_retry: Duration,
-    /// The file of the log, and how long it may get.
-    log: PathBuf,
-    log_bytes_max: u64,
-    /// When it is next looked how long it is.
-    log_look_at: Instant,
-    /// How long after a try in vain it is tried again to shorten it.
-    log_pause: Duration,
-    checkpoint_pages: u32,
+    log: Log,
     /// Until when the full-text index may be what a group was lost for.
     words_suspect_until: Option<Instant>,
     meters: Meters,
@@ -197,11 +168,7 @@ impl Thread {
             for job in jobs.drain(..) {
                 job.answer(&fate);
             }
-            if self.log_tells && self.log_tried_at.is_none_or(|at| at.elapsed() >= self.log_retry) {
-                self.log_retry = (self.log_retry * 2).min(LOG_RETRY_MOST);
-                self.forget_erased();
-            }
-            self.shorten_log();
+            self.log.keep(&reader_of(&self.connection, &self.clock));
         }
         if let Err(error) = super::connection::optimize(&self.connection) {
             tracing::warn!(?error, "optimize at the end failed");
@@ -242,9 +209,7 @@ impl Thread {
                 }
                 self.meters.count(&touched.entries);
                 if touched.erased {
-                    self.log_tells = true;
-                    self.log_retry = LOG_RETRY;
-                    self.forget_erased();
+                    self.log.forget_erased(&reader_of(&self.connection, &self.clock));
                 }
                 Ok(())
             }
@@ -268,62 +233,11 @@ impl Thread {
         }
     }
 
-    /// After an erasure the log is emptied, before anyone is told that it is done. Where a reader still needs it, a later
-    /// commit tries again, once its writes are answered.
-    fn forget_erased(&mut self) {
-        self.log_tried_at = Some(Instant::now());
-        match self.empty_telling_log() {
-            Ok(emptied) => self.log_tells = !emptied,
-            Err(error) => {
-                tracing::warn!(?error, "the log could not be emptied after an erasure; the next commit tries again");
-            }
-        }
-        if !self.log_tells {
-            self.log_retry = LOG_RETRY;
-        }
-    }
-
-    /// Empties the log, and takes away the mark by which every process knows that it tells of somebody erased.
-    fn empty_telling_log(&self) -> Result<bool> {
-        let mark = self.log_mark()?;
-        let emptied = super::connection::empty_log(&self.connection, LOG_TIMEOUT)?;
-        if let Some(mark) = mark.filter(|_| emptied) {
-            super::erasure::forget_log_mark(&self.connection, &mark)?;
-        }
-        Ok(emptied)
-    }
-
-    fn log_mark(&self) -> Result<Option<String>> {
-        let reader = Reader { connection: &self.connection, now: self.clock.now(), recall: None };
-        super::erasure::find_log_mark(&reader)
-    }
-
-    /// Readers that overlap without a gap keep the log from ever being begun anew, and it would grow for as long as they come.
-    /// So where it is too long, new readers are for a moment let in only behind what is copied. One that stays, as a backup
-    /// does, is not waited for each second: a try in vain doubles the time to the next, as after an erasure.
-    fn shorten_log(&mut self) {
-        let now = Instant::now();
-        if now < self.log_look_at {
-            return;
-        }
-        if std::fs::metadata(&self.log).map_or(0, |log| log.len()) <= self.log_bytes_max {
-            (self.log_look_at, self.log_pause) = (now + LOG_LOOK, LOG_RETRY);
-            return;
-        }
-        match super::connection::shorten_log(&self.connection, LOG_PATIENCE, self.checkpoint_pages) {
-            Ok(true) => self.log_pause = LOG_RETRY,
-            Ok(false) => {}
-            Err(error) => tracing::warn!(?error, "the log could not be shortened; a later commit tries again"),
-        }
-        self.log_look_at = now + self.log_pause;
-        self.log_pause = (self.log_pause * 2).min(LOG_RETRY_MOST);
-    }
-
     /// Runs every job and tells what they touched; nothing where the only one failed, and there is nothing to commit. One
     /// that is alone needs no savepoint, for which SQLite would copy each page that it changes.
     fn run_all(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<Option<Touched>> {
         self.notice_other_processes()?;
-        let reader = Reader { connection: &self.connection, now: self.clock.now(), recall: None };
+        let reader = reader_of(&self.connection, &self.clock);
         let auth_version = self.auth_version.load(Ordering::Acquire);
         let mut writer = Writer {
             reader,
@@ -393,7 +307,7 @@ impl Thread {
         if version != self.data_version {
             self.data_version = version;
             self.auth_version.fetch_add(1, Ordering::AcqRel);
-            self.log_tells |= self.log_mark()?.is_some();
+            self.log.look_for_mark(&reader_of(&self.connection, &self.clock))?;
         }
         Ok(())
     }
@@ -403,6 +317,10 @@ impl Thread {
     }
 }
 
+fn reader_of<'c>(connection: &'c Connection, clock: &Clock) -> Reader<'c> {
+    Reader { connection, now: clock.now(), recall: None }
+}
+
 fn fate_of(error: &Error) -> Fate {
     tracing::error!(?error, "a commit failed; nothing of it was kept");
     match error {
@@ -410,80 +328,5 @@ fn fate_of(error: &Error) -> Fate {
         Error::Unavailable(why) => Fate::Lost(why.clone()),
         Error::Internal(_) => Fate::Lost(NOT_COMMITTED.to_owned()),
         other => Fate::Lost(other.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::connection::{self, create_files, database_path, open_writer};
-    use super::*;
-
-    /// A database of a table of blobs with a log of `pages` or more, and who has read it since then.
-    fn held(directory: &std::path::Path, pages: i64) -> (Connection, Connection) {
-        create_files(directory).unwrap();
-        let path = database_path(directory);
-        let [writer, reader] = [1_000_000; 2].map(|pages| open_writer(&path, pages).unwrap());
-        writer.execute_batch("CREATE TABLE blobs (blob); BEGIN").unwrap();
-        for _ in 0..pages {
-            writer.execute("INSERT INTO blobs VALUES (zeroblob(8000))", []).unwrap();
-        }
-        writer.execute_batch("COMMIT").unwrap();
-        reader.execute_batch("BEGIN; SELECT count(*) FROM blobs").unwrap();
-        writer.execute("INSERT INTO blobs VALUES (zeroblob(8000))", []).unwrap();
-        (writer, reader)
-    }
-
-    #[test]
-    fn who_waits_for_readers_in_vain_waits_ever_more_seldom() {
-        let directory = tempfile::tempdir().unwrap();
-        let (connection, reader) = held(directory.path(), 50);
-        let mut thread = Thread {
-            clock: Clock::system(),
-            auth_version: Arc::default(),
-            recall: Arc::new(Recall::new(0)),
-            data_version: 0,
-            jobs_max: 1,
-            log_tells: false,
-            log_tried_at: None,
-            log_retry: LOG_RETRY,
-            log: PathBuf::from(format!("{}-wal", connection.path().unwrap())),
-            log_bytes_max: 10 * 8_192,
-            log_look_at: Instant::now(),
-            log_pause: LOG_RETRY,
-            checkpoint_pages: 5_000,
-            words_suspect_until: None,
-            meters: Meters::new().unwrap(),
-            connection,
-        };
-        let look = |thread: &mut Thread| {
-            let begun = Instant::now();
-            thread.log_look_at = begun;
-            thread.shorten_log();
-            thread.log_look_at.duration_since(begun).as_secs()
-        };
-        let pauses: Vec<u64> = (0..8).map(|_| look(&mut thread)).collect();
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 64]);
-        // Before its time it does not even look.
-        let next = Instant::now() + Duration::from_mins(1);
-        thread.log_look_at = next;
-        thread.shorten_log();
-        assert_eq!(thread.log_look_at, next);
-        reader.execute_batch("ROLLBACK").unwrap();
-        assert_eq!((look(&mut thread), std::fs::metadata(&thread.log).unwrap().len()), (1, 0));
-        look(&mut thread);
-        assert_eq!(thread.log_pause, LOG_RETRY, "what was in vain is forgotten");
-    }
-
-    #[test]
-    fn who_reads_what_is_old_is_not_waited_for_at_all() {
-        let directory = tempfile::tempdir().unwrap();
-        let (writer, _reader) = held(directory.path(), 1);
-        for _ in 0..50 {
-            writer.execute("INSERT INTO blobs VALUES (zeroblob(8000))", []).unwrap();
-        }
-        let begun = Instant::now();
-        assert!(!connection::shorten_log(&writer, Duration::from_mins(2), 40).unwrap());
-        assert!(begun.elapsed() < Duration::from_mins(1));
-        assert!(!connection::shorten_log(&writer, Duration::from_millis(1), 400).unwrap());
     }
 }

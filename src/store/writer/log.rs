@@ -1,0 +1,179 @@
+//! The write-ahead log as the writer keeps it: emptied after an erasure, and never long for good.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use crate::domain::Result;
+use crate::store::{Reader, connection, erasure};
+
+/// How soon it is tried again to empty the log after an erasure. Whoever writes waits meanwhile, so each failure doubles
+/// it: a program that reads for ever, as one that replicates the database does, must not slow every write.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MOST: Duration = Duration::from_secs(64);
+/// How long the emptying of the log waits for readers, after an erasure.
+const EMPTY_PATIENCE: Duration = Duration::from_millis(200);
+/// How long it waits for them where the log is only too long.
+const SHORTEN_PATIENCE: Duration = Duration::from_millis(50);
+/// How often it is looked how long the log is. Not after each commit: once a file's times have been read, Linux (6.13 and
+/// later) updates them at the next write, and the next sync has to write that too, which takes it a third longer.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The log of the writer's connection.
+pub(super) struct Log {
+    path: PathBuf,
+    /// Pages after which it is copied into the database.
+    checkpoint_pages: u32,
+    /// How long it may get.
+    bytes_max: u64,
+    /// When it is next looked how long it is.
+    look_at: Instant,
+    /// How long after a try in vain it is tried again to shorten it.
+    look_pause: Duration,
+    /// Whether it still holds what has been erased.
+    tells: bool,
+    /// When it was last tried to empty it, and how long after that it is tried again.
+    emptied_at: Option<Instant>,
+    empty_pause: Duration,
+}
+
+impl Log {
+    pub(super) fn of(connection: &Connection, checkpoint_pages: u32) -> Self {
+        Self {
+            path: PathBuf::from(format!("{}-wal", connection.path().unwrap_or_default())),
+            checkpoint_pages,
+            bytes_max: connection::log_bytes_max(checkpoint_pages),
+            look_at: Instant::now(),
+            look_pause: RETRY,
+            tells: false,
+            emptied_at: None,
+            empty_pause: RETRY,
+        }
+    }
+
+    /// What is due between two commits.
+    pub(super) fn keep(&mut self, reader: &Reader<'_>) {
+        if self.tells && self.emptied_at.is_none_or(|at| at.elapsed() >= self.empty_pause) {
+            self.empty_pause = (self.empty_pause * 2).min(RETRY_MOST);
+            self.empty(reader);
+        }
+        self.shorten(reader);
+    }
+
+    /// Another process may have erased somebody without being able to empty the log.
+    pub(super) fn look_for_mark(&mut self, reader: &Reader<'_>) -> Result<()> {
+        self.tells |= erasure::find_log_mark(reader)?.is_some();
+        Ok(())
+    }
+
+    /// After an erasure the log is emptied, before anyone is told that it is done. Where a reader still needs it, a later
+    /// commit tries again, once its writes are answered.
+    pub(super) fn forget_erased(&mut self, reader: &Reader<'_>) {
+        self.tells = true;
+        self.empty_pause = RETRY;
+        self.empty(reader);
+    }
+
+    fn empty(&mut self, reader: &Reader<'_>) {
+        self.emptied_at = Some(Instant::now());
+        match empty_and_unmark(reader) {
+            Ok(true) => (self.tells, self.empty_pause) = (false, RETRY),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(?error, "the log could not be emptied after an erasure; a later commit tries again");
+            }
+        }
+    }
+
+    /// Readers that overlap without a gap keep the log from ever being begun anew, and it would grow for as long as they come.
+    /// So where it is too long, new readers are for a moment let in only behind what is copied. One that stays, as a backup
+    /// does, is not waited for each second: a try in vain doubles the time to the next, as after an erasure.
+    fn shorten(&mut self, reader: &Reader<'_>) {
+        let now = Instant::now();
+        if now < self.look_at {
+            return;
+        }
+        if std::fs::metadata(&self.path).map_or(0, |log| log.len()) <= self.bytes_max {
+            (self.look_at, self.look_pause) = (now + LOOK, RETRY);
+            return;
+        }
+        match connection::shorten_log(reader.connection, SHORTEN_PATIENCE, self.checkpoint_pages) {
+            Ok(true) => self.look_pause = RETRY,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(?error, "the log could not be shortened; a later commit tries again"),
+        }
+        self.look_at = now + self.look_pause;
+        self.look_pause = (self.look_pause * 2).min(RETRY_MOST);
+    }
+}
+
+/// Empties the log, and takes away the mark by which every process knows that it tells of somebody erased.
+fn empty_and_unmark(reader: &Reader<'_>) -> Result<bool> {
+    let mark = erasure::find_log_mark(reader)?;
+    let emptied = connection::empty_log(reader.connection, EMPTY_PATIENCE)?;
+    if let Some(mark) = mark.filter(|_| emptied) {
+        erasure::forget_log_mark(reader.connection, &mark)?;
+    }
+    Ok(emptied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::store::connection::{create_files, database_path, open_writer};
+
+    /// A database of a table of blobs with a log of `pages` or more, and who has read it since then.
+    fn held(directory: &std::path::Path, pages: i64) -> (Connection, Connection) {
+        create_files(directory).unwrap();
+        let path = database_path(directory);
+        let [writer, reader] = [1_000_000; 2].map(|pages| open_writer(&path, pages).unwrap());
+        writer.execute_batch("CREATE TABLE blobs (blob); BEGIN").unwrap();
+        for _ in 0..pages {
+            writer.execute("INSERT INTO blobs VALUES (zeroblob(8000))", []).unwrap();
+        }
+        writer.execute_batch("COMMIT").unwrap();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM blobs").unwrap();
+        writer.execute("INSERT INTO blobs VALUES (zeroblob(8000))", []).unwrap();
+        (writer, reader)
+    }
+
+    #[test]
+    fn who_waits_for_readers_in_vain_waits_ever_more_seldom() {
+        let directory = tempfile::tempdir().unwrap();
+        let (connection, other) = held(directory.path(), 50);
+        let reader = Reader { connection: &connection, now: Clock::system().now(), recall: None };
+        let mut log = Log { bytes_max: 10 * 8_192, ..Log::of(&connection, 5_000) };
+        let look = |log: &mut Log| {
+            let begun = Instant::now();
+            log.look_at = begun;
+            log.shorten(&reader);
+            log.look_at.duration_since(begun).as_secs()
+        };
+        let pauses: Vec<u64> = (0..8).map(|_| look(&mut log)).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 64]);
+        // Before its time it does not even look.
+        let next = Instant::now() + Duration::from_mins(1);
+        log.look_at = next;
+        log.shorten(&reader);
+        assert_eq!(log.look_at, next);
+        other.execute_batch("ROLLBACK").unwrap();
+        assert_eq!((look(&mut log), std::fs::metadata(&log.path).unwrap().len()), (1, 0));
+        look(&mut log);
+        assert_eq!(log.look_pause, RETRY, "what was in vain is forgotten");
+    }
+
+    #[test]
+    fn who_reads_what_is_old_is_not_waited_for_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let (writer, _reader) = held(directory.path(), 1);
+        for _ in 0..50 {
+            writer.execute("INSERT INTO blobs VALUES (zeroblob(8000))", []).unwrap();
+        }
+        let begun = Instant::now();
+        assert!(!connection::shorten_log(&writer, Duration::from_mins(2), 40).unwrap());
+        assert!(begun.elapsed() < Duration::from_mins(1));
+        assert!(!connection::shorten_log(&writer, Duration::from_millis(1), 400).unwrap());
+    }
+}
