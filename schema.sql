@@ -58,7 +58,8 @@ CREATE TABLE links (
     hash       BLOB    PRIMARY KEY CHECK (length(hash) = 32),
     user_id    INTEGER REFERENCES users (id),
     created_at INTEGER NOT NULL,
-    expires_at INTEGER NOT NULL
+    expires_at INTEGER NOT NULL,
+    by_token   INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 -- voids older links of a user
 CREATE INDEX links_user ON links (user_id);
@@ -244,8 +245,11 @@ CREATE TABLE idempotency (
     status     INTEGER NOT NULL,
     answer     TEXT    NOT NULL,
     created_at INTEGER NOT NULL,
+    subject    INTEGER REFERENCES users (id),
     PRIMARY KEY (user_id, key)
 ) STRICT, WITHOUT ROWID;
+-- answers about another user than the caller, which that user's erasure takes away
+CREATE INDEX idempotency_subject ON idempotency (subject) WHERE subject IS NOT NULL;
 -- the worker's answers that are past their 24 hours
 CREATE INDEX idempotency_age ON idempotency (created_at);
 

@@ -141,8 +141,8 @@ impl App {
         if !self.state.config.gateway.upstreams.is_empty() {
             tokio::task::spawn_blocking(tokenizer::warm);
         }
-        let worker = tokio::spawn(self.worker().run(stop.clone()));
         self.start_beside(&stop).await?;
+        let worker = tokio::spawn(self.worker().run(stop.clone()));
         let connections = Connections::new(server.connections_max, self.patience());
         connections.serve(listener, self.edge.clone(), stop).await;
         let limit = Duration::from_millis(server.drain_timeout_ms.unsigned_abs()).min(DRAIN_MAX);

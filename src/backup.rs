@@ -32,6 +32,14 @@ pub struct Backups {
     clock: Clock,
 }
 
+/// What came of a look at the schedule.
+enum Made {
+    /// None was due: the newest is of then.
+    Before(Timestamp),
+    /// It is there.
+    Now(PathBuf),
+}
+
 impl Backups {
     /// As the configuration says; none where it asks for none.
     pub fn new(config: &config::Backup, data_directory: &std::path::Path, clock: Clock) -> Option<Self> {
@@ -42,36 +50,46 @@ impl Backups {
 
     /// Makes backups until `stop` is true. One that is under way then is given up: it has no name yet.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
-        let mut tried = None;
+        let (mut tried, mut newest) = (None, None);
         loop {
             if tokio::time::timeout(LOOK_EVERY, stop.wait_for(|stop| *stop)).await.is_ok() {
                 return;
             }
             let now = self.clock.now();
             let waits = tried.is_some_and(|at: Timestamp| now < at.plus_millis(TRY_AGAIN_MS.min(self.every_ms)));
-            if waits || !self.is_due(now) {
+            if waits || newest.is_some_and(|at: Timestamp| at <= now && now < at.plus_millis(self.every_ms)) {
                 continue;
             }
-            tried = Some(now);
             let made = self.make_on_a_thread(now);
             tokio::select! {
                 made = made => match made {
-                    Ok(path) => tracing::info!("backup written: {}", path.display()),
-                    Err(error) => tracing::error!(%error, "the backup failed; it is tried again"),
+                    Ok(Made::Before(at)) => newest = Some(at),
+                    Ok(Made::Now(path)) => {
+                        (tried, newest) = (Some(now), Some(now));
+                        tracing::info!("backup written: {}", path.display());
+                    }
+                    Err(error) => {
+                        tried = Some(now);
+                        tracing::error!(%error, "the backup failed; it is tried again");
+                    }
                 },
                 _ = stop.wait_for(|stop| *stop) => return,
             }
         }
     }
 
-    /// Whether the newest is older than the schedule allows. One from the future counts for nothing.
-    fn is_due(&self, now: Timestamp) -> bool {
+    /// Makes one unless the newest is younger than the schedule asks. One from the future counts for nothing.
+    fn make_if_due(&self, now: Timestamp) -> Result<Made> {
         let newest = self.made().into_iter().map(|(at, _)| at).filter(|at| *at <= now).max();
-        newest.is_none_or(|newest| newest.plus_millis(self.every_ms) <= now)
+        match newest.filter(|newest| now < newest.plus_millis(self.every_ms)) {
+            Some(newest) => Ok(Made::Before(newest)),
+            None => self.make(now).map(Made::Now),
+        }
     }
 
-    /// On a thread of its own, that the end of the program does not wait for.
-    async fn make_on_a_thread(&self, now: Timestamp) -> Result<PathBuf> {
+    /// On a thread of its own, that neither the end of the program nor any request waits for: the directory may be on a
+    /// server that does not answer.
+    async fn make_on_a_thread(&self, now: Timestamp) -> Result<Made> {
         let (reply, made) = oneshot::channel();
         let job = Self {
             data: self.data.clone(),
@@ -82,7 +100,7 @@ impl Backups {
         };
         let started = std::thread::Builder::new().name("backup".to_owned()).spawn(move || {
             // Where nobody waits any more, nobody wants it.
-            let _ = reply.send(job.make(now));
+            let _ = reply.send(job.make_if_due(now));
         });
         started.map_err(|error| Error::Unavailable(format!("no thread for a backup: {error}")))?;
         made.await.unwrap_or_else(|_| Err(Error::Internal("a backup panicked".to_owned())))

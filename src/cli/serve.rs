@@ -52,6 +52,8 @@ fn tiers_missing(place: &Place) -> Vec<Fault> {
         place.require_database().ok()?;
         let tiers = Config::tiers_of(place.config.as_deref(), &Environment::of_process())?;
         let defaults = Config::parse(None, &Environment::default()).ok()?;
+        // To open it may bring its schema up: never beneath a server that runs.
+        let _lock = DirectoryLock::try_take(&place.data_dir).ok()??;
         let store = Store::open(&place.data_dir, Clock::system(), &defaults.store).ok()?;
         store.read_blocking(move |reader| missing_tiers(reader, &tiers)).ok()
     };

@@ -22,6 +22,10 @@ use crate::domain::gateway::route::{Glob, Routes};
 pub struct Secret(String);
 
 impl Secret {
+    pub(super) const fn new(secret: String) -> Self {
+        Self(secret)
+    }
+
     /// The text itself.
     pub fn expose(&self) -> &str {
         &self.0
@@ -154,10 +158,7 @@ fn upstream(
         fault("name", "must have 1 to 64 characters");
     }
     let base_url = values.text("base_url").trim_end_matches('/').to_owned();
-    let is_address = base_url.strip_prefix("https://").or_else(|| base_url.strip_prefix("http://"));
-    if is_address.is_none_or(|rest| rest.is_empty() || rest.contains(['@', '?', '#', ' ']))
-        || reqwest::Url::parse(&base_url).is_err()
-    {
+    if !is_address(&base_url) {
         fault("base_url", "must be an address such as https://api.openai.com/v1");
     }
     let models: Vec<Glob> = values.list("models", "a model's name, in which * stands for anything");
@@ -176,6 +177,13 @@ fn upstream(
         max_concurrent: values.integer("max_concurrent", 1..=100_000),
     };
     (upstream, models)
+}
+
+/// Whether programs can be asked there: without a user or a password, which would be shown with the address, and a query.
+pub(super) fn is_address(url: &str) -> bool {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['@', '?', '#', ' ']))
+        && reqwest::Url::parse(url).is_ok()
 }
 
 /// The certificates of a PEM file, each of which may vouch for others.

@@ -164,7 +164,7 @@ pub enum Provider {
         /// Model name.
         model: String,
         /// Key.
-        api_key: Option<String>,
+        api_key: Option<Secret>,
         /// Longest answer, in milliseconds.
         timeout_ms: i64,
         /// Tries after the first.
@@ -251,7 +251,7 @@ impl Config {
         let server = server(&section("server"));
         let auth = auth(&section("auth"), &tiers);
         let calendar = Calendar::new(
-            section("quota").parsed("timezone", "an IANA time zone such as Europe/Berlin").unwrap_or(chrono_tz::UTC),
+            section("quota").required("timezone", "an IANA time zone such as Europe/Berlin").unwrap_or(chrono_tz::UTC),
         );
         let memory = memory(&section("memory"));
         let embedding = embedding(&section("embedding"));
@@ -350,10 +350,7 @@ fn tiers(table: &Table, faults: &RefCell<Vec<Fault>>) -> Tiers {
 }
 
 fn server(values: &Values<'_>) -> Server {
-    let listen = values.parsed("listen", "an address and port such as 127.0.0.1:8080");
-    if listen.is_none() && values.text("listen").trim().is_empty() {
-        values.fault("listen", "must be an address and port such as 127.0.0.1:8080");
-    }
+    let listen = values.required("listen", "an address and port such as 127.0.0.1:8080");
     let public_url = Some(values.text("public_url").trim_end_matches('/').to_owned()).filter(|url| !url.is_empty());
     if public_url.as_ref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
         values.fault("public_url", "must begin with http:// or https://");
@@ -416,7 +413,7 @@ fn embedding(values: &Values<'_>) -> Embedding {
     values.integer("dimensions", 384_i64..=384);
     let remote = values.name("provider", &[("builtin", false), ("openai", true)]).unwrap_or(false);
     let (url, model) = (values.text("url"), values.text("model"));
-    let api_key = secret(values, "api_key");
+    let api_key = secret(values, "api_key").map(Secret::new);
     let (timeout_ms, retries) = (values.time("timeout"), values.integer("retries", 0..=10));
     let queue = values.integer("queue", 1..=1_000_000);
     if remote {
@@ -426,6 +423,9 @@ fn embedding(values: &Values<'_>) -> Embedding {
             }
         }
         let url = url.trim_end_matches('/').to_owned();
+        if !url.is_empty() && !gateway::is_address(&url) {
+            values.fault("url", "must be an address such as https://api.openai.com/v1");
+        }
         return Embedding { provider: Provider::OpenAi { url, model, api_key, timeout_ms, retries }, queue };
     }
     Embedding { provider: Provider::Builtin, queue }

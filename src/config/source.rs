@@ -150,6 +150,7 @@ fn parse_like(default: &Value, text: &str) -> Result<Value, String> {
             let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
             Ok(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
         }
+        Value::Table(_) => Err("is a section: name its keys one by one".to_owned()),
         _ => Ok(Value::String(text.to_owned())),
     }
 }

@@ -39,6 +39,19 @@ fn every_fault_is_named_at_once() {
 }
 
 #[test]
+fn what_may_not_be_empty_and_a_section_in_one_variable_are_refused() {
+    for (name, value) in [
+        ("TALLYBOX_QUOTA__TIMEZONE", " "),
+        ("TALLYBOX_SERVER__LISTEN", ""),
+        ("TALLYBOX_GATEWAY__ALIASES", "{a = 'm'}"),
+    ] {
+        assert_eq!(parse("", &[(name, value)]).unwrap_err().len(), 1, "{name}");
+    }
+    let remote = "[embedding]\nprovider = 'openai'\nmodel = 'm'\nurl = 'https://user:secret@host/v1'";
+    assert!(parse(remote, &[]).unwrap_err()[0].starts_with("embedding.url"));
+}
+
+#[test]
 fn the_environment_wins_over_the_file_and_the_originals_variables_work() {
     let config = parse(
         "[tiers.basic]\nllm_tokens_day = 7\n[tiers.team]\nllm_tokens_day = 1\nmemory_storage_bytes = 2\nagent_minutes_month = 3",
@@ -104,7 +117,7 @@ fn secrets_come_from_files_as_well() {
     let remote = "[embedding]\nprovider = 'openai'\nurl = 'http://b/v1'\nmodel = 'm'";
     let config = parse(remote, &[("TALLYBOX_EMBEDDING__API_KEY_FILE", path)]).unwrap();
     let Provider::OpenAi { api_key, .. } = &config.embedding.provider else { panic!("{:?}", config.embedding) };
-    assert_eq!(api_key.as_deref(), Some("sk-of-a-file"));
+    assert_eq!(api_key.as_ref().map(Secret::expose), Some("sk-of-a-file"));
     let config = parse(&format!("{UPSTREAM}api_key_file = '{path}'"), &[]).unwrap();
     assert_eq!(config.gateway.upstreams[0].api_key.as_ref().unwrap().expose(), "sk-of-a-file");
     let bootstrap = environment(&[("TALLYBOX_ADMIN_EMAIL", "a@b"), ("TALLYBOX_ADMIN_PASSWORD_FILE", path)]);

@@ -124,6 +124,14 @@ impl Values<'_> {
         }
         parsed
     }
+
+    /// As [`Values::parsed`], for what may not be left empty.
+    pub(super) fn required<T: FromStr>(&self, key: &str, what: &str) -> Option<T> {
+        if self.text(key).trim().is_empty() {
+            self.fault(key, format!("must be {what}"));
+        }
+        self.parsed(key, what)
+    }
 }
 
 /// `90s`, `15m`, `24h`, `7d`, or a bare number of seconds.

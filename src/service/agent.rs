@@ -1,14 +1,16 @@
 //! Agent runs: minutes held ahead, counted as they begin, booked a month at a time.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Value, json};
 
 use super::quota::{self, Policy as QuotaPolicy};
 use crate::domain::agent::{EndReason, Run};
 use crate::domain::auth::{Caller, UserKey};
-use crate::domain::calendar::Day;
+use crate::domain::calendar::{Calendar, Day};
 use crate::domain::ledger::{NewEntry, ResourceType, Source};
 use crate::domain::page::{Page, Paging};
-use crate::domain::quota::{Holder, Maker, Refusal, Reservation};
+use crate::domain::quota::{Holder, Maker, Refusal, Reservation, Usage};
 use crate::domain::unit::{RunId, Timestamp};
 use crate::domain::{Error, Result};
 use crate::store::{Reader, Writer, agent as store, ledger, quota as quota_store};
@@ -90,7 +92,8 @@ pub fn heartbeat(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, id: 
     run.due_at = Some(run.next_due(policy.heartbeat_timeout_ms));
     store::update_run(writer, &run)?;
     Ok(match refusal {
-        Some(refusal) if run.held == held => Beat::Exhausted(refusal),
+        // The run ends with its hold, long before the window does: to wait helps nothing.
+        Some(refusal) if run.held == held => Beat::Exhausted(Refusal { retry_after_s: None, ..refusal }),
         _ => Beat::Alive(run),
     })
 }
@@ -252,12 +255,35 @@ fn close(writer: &mut Writer<'_>, policy: &QuotaPolicy, run: &mut Run, end: (Tim
     Ok(())
 }
 
-/// Settles a hold with those of the run's first `used` minutes that begin in the hold's month.
-fn book(writer: &mut Writer<'_>, policy: &QuotaPolicy, run: &Run, hold: &Reservation, used: i64) -> Result<()> {
+/// Those of the run's first `used` minutes that begin in the hold's month.
+fn minutes_in(calendar: Calendar, run: &Run, hold: &Reservation, used: i64) -> i64 {
     let month = hold.day.month();
     let before = |instant: Timestamp| run.minutes_before(instant).min(used);
-    let calendar = &policy.calendar;
-    let minutes = before(calendar.end_of(*month.end())) - before(calendar.end_of(month.start().plus(-1)));
+    before(calendar.end_of(*month.end())) - before(calendar.end_of(month.start().plus(-1)))
+}
+
+/// What the worker has not booked yet of a user's runs that are over, in `days`: the minutes they used, as used, and what
+/// they no longer hold, as reserved.
+pub(super) fn unbooked(
+    reader: &Reader<'_>,
+    calendar: Calendar,
+    user: UserKey,
+    days: &RangeInclusive<Day>,
+) -> Result<Usage> {
+    let mut usage = Usage::default();
+    for run in store::due_runs(reader, Some(user), usize::MAX)? {
+        let Some((end, _)) = run.end_as_of(reader.now()) else { continue };
+        for hold in store::holds_of(reader, run.id)?.iter().filter(|hold| days.contains(&hold.day)) {
+            usage.used += minutes_in(calendar, &run, hold, run.minutes_used(end)).max(0);
+            usage.reserved += hold.amount;
+        }
+    }
+    Ok(usage)
+}
+
+/// Settles a hold with the minutes of [`minutes_in`].
+fn book(writer: &mut Writer<'_>, policy: &QuotaPolicy, run: &Run, hold: &Reservation, used: i64) -> Result<()> {
+    let minutes = minutes_in(policy.calendar, run, hold, used);
     if minutes <= 0 {
         quota_store::release(writer, hold)?;
     } else {
@@ -276,7 +302,7 @@ fn book(writer: &mut Writer<'_>, policy: &QuotaPolicy, run: &Run, hold: &Reserva
             reverses: None,
             metadata: Some(metadata.clone()),
         };
-        let entry = ledger::append(writer, &new, calendar.day_of(now))?;
+        let entry = ledger::append(writer, &new, policy.calendar.day_of(now))?;
         quota_store::settle(writer, hold, minutes, Some(&metadata), Some(&entry), false)?;
     }
     store::drop_hold(writer, run.id, hold.id)

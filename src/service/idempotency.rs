@@ -1,6 +1,7 @@
 //! The first answer again for those who must ask twice.
 
 use crate::domain::auth::UserKey;
+use crate::domain::unit::UserId;
 use crate::domain::{Error, Result};
 use crate::store::idempotency::{self as store, FirstAnswer};
 use crate::store::{Reader, Writer};
@@ -59,6 +60,14 @@ pub fn once(
     let first = FirstAnswer { payload: key.payload, status: answer.status, body: answer.body.clone() };
     store::keep_answer(writer, user, &key.key, &first)?;
     Ok(answer)
+}
+
+/// Notes that the answer to `key` tells of the user with the id `subject`: it goes with that user's erasure.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub fn note_subject(writer: &mut Writer<'_>, user: UserKey, key: &Key, subject: UserId) -> Result<()> {
+    store::note_subject(writer, user, &key.key, subject)
 }
 
 /// Forgets answers that are too old. Tells whether there may be more.

@@ -35,7 +35,13 @@ pub fn standing(
     let mut standing = booked_standing(reader, policy, holder, resource, day)?;
     match window_days(resource, day) {
         Some(days) if standing.usage.reserved > 0 => {
-            standing.usage.reserved -= store::expired_reserved(reader, holder.user, resource, &days)?;
+            let usage = &mut standing.usage;
+            usage.reserved -= store::expired_reserved(reader, holder.user, resource, &days)?;
+            if resource == ResourceType::AgentMinutes {
+                let over = super::agent::unbooked(reader, policy.calendar, holder.user, &days)?;
+                usage.used = usage.used.saturating_add(over.used);
+                usage.reserved -= over.reserved;
+            }
         }
         Some(_) => {}
         None => standing.usage.used -= store::expired_memory_bytes(reader, holder.user)?,

@@ -38,9 +38,10 @@ pub(crate) fn insert_act(writer: &mut Writer<'_>, act: &NewAct) -> Result<()> {
         .map(drop)
 }
 
-/// Deletes acts of `until` and before, at most `limit`, and tells how many it found.
+/// Deletes those of the `limit` oldest acts that are of `until` or before, and tells how many they were.
 pub(crate) fn purge_acts(writer: &mut Writer<'_>, until: Timestamp, limit: i64) -> Result<usize> {
-    let sql = "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at <= ?1 ORDER BY id LIMIT ?2)";
+    let sql = "DELETE FROM audit WHERE id IN \
+               (SELECT id FROM (SELECT id, at FROM audit ORDER BY id LIMIT ?2) WHERE at <= ?1)";
     writer.execute(sql, params![until.0, limit])
 }
 

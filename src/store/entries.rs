@@ -128,11 +128,10 @@ fn find_link_from(
     // The next row that is left, whosever it is, tells about when it was.
     let mut statement = reader.prepare("SELECT recorded_at FROM ledger WHERE id >= ?1 ORDER BY id LIMIT 1")?;
     let at = statement.query_row([newest], |row| row.get::<_, i64>(0)).optional().map_err(fault)?;
-    let near = match at.map(|at| i32::try_from(at.div_euclid(86_400_000))) {
+    let mut next = match at.map(|at| i32::try_from(at.div_euclid(86_400_000))) {
         Some(Ok(day)) => head_by(reader, user, resource, Day(day))?,
-        _ => None,
+        _ => Some(account.head),
     };
-    let mut next = Some(near.unwrap_or(account.head));
     while let Some(row) = next {
         let Some(link) = find_link(reader, user, row)? else { break };
         if link.row <= newest && filter.to.is_none_or(|(to, _)| link.recorded_at < to) {
@@ -151,11 +150,10 @@ fn first_rows(reader: &Reader<'_>, user: UserKey, filter: &EntryFilter) -> Resul
     let mut rows = Vec::new();
     for resource in &filter.resources {
         let Some(account) = find_account(reader, user, *resource)? else { continue };
-        let near = match filter.to {
+        rows.extend(match filter.to {
             Some((_, day)) => head_by(reader, user, *resource, day)?,
-            None => None,
-        };
-        rows.push(near.unwrap_or(account.head));
+            None => Some(account.head),
+        });
     }
     Ok(rows)
 }
@@ -173,12 +171,15 @@ fn find_link_before(reader: &Reader<'_>, user: UserKey, row: i64, filter: &Entry
     Ok(None)
 }
 
-/// The newest entry recorded on `day` or up to a year before it; a day more, since the zone may have changed.
+/// The newest entry recorded on `day` or before it; a day more, since the zone may have changed. None: there is none.
 fn head_by(reader: &Reader<'_>, user: UserKey, resource: ResourceType, day: Day) -> Result<Option<i64>> {
+    let mut bounds = reader.prepare("SELECT (SELECT min(day) FROM buckets), (SELECT max(day) FROM buckets)")?;
+    let bounds = bounds.query_row([], |row| Ok((row.get::<_, Option<i32>>(0)?, row.get::<_, Option<i32>>(1)?)));
+    let (Some(first), Some(last)) = bounds.map_err(fault)? else { return Ok(None) };
     let mut statement = reader
         .prepare("SELECT head FROM buckets WHERE day = ?1 AND resource = ?2 AND user_id = ?3 AND head IS NOT NULL")?;
-    for back in -1..=366 {
-        let found = statement.query_row(params![day.plus(-back).0, code_of(resource), user.0], |row| row.get(0));
+    for day in (first..=last.min(day.0.saturating_add(1))).rev() {
+        let found = statement.query_row(params![day, code_of(resource), user.0], |row| row.get(0));
         if let Some(head) = found.optional().map_err(fault)? {
             return Ok(Some(head));
         }

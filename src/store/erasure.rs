@@ -93,10 +93,12 @@ impl Progress {
 /// Cuts a user off, with all that lets somebody in or is under way, and leaves a bare id. From here on the erasure goes on
 /// by [`slice`] until it is done.
 pub(crate) fn begin(writer: &mut Writer<'_>, user: UserKey) -> Result<()> {
-    const FIRST: [(&str, &str); 8] = [
+    const FIRST: [(&str, &str); 9] = [
         ("sessions", "DELETE FROM sessions WHERE user_id = ?1"),
         ("tokens", "DELETE FROM tokens WHERE user_id = ?1"),
         ("links", "DELETE FROM links WHERE user_id = ?1"),
+        // Of an admin's corrections; there are few in a day. The user's own go slice by slice.
+        ("idempotency_answers", "DELETE FROM idempotency WHERE subject = ?1"),
         // What is under way settles nothing any more: it finds its hold gone.
         ("run_holds", "DELETE FROM run_holds WHERE run_id IN (SELECT id FROM runs WHERE user_id = ?1)"),
         ("runs", "DELETE FROM runs WHERE user_id = ?1 AND due_at IS NOT NULL"),
@@ -256,6 +258,7 @@ fn delete_entries(writer: &mut Writer<'_>, user: UserKey, progress: &mut Progres
             progress.add("accounts", gone);
         }
         retention::add_gone(writer, count - (before - newest(writer)?))?;
+        retention::reopen_rows(writer)?;
         return Ok(false);
     }
     Ok(true)

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use super::{Reader, Writer, fault};
 use crate::domain::Result;
 use crate::domain::auth::UserKey;
-use crate::domain::unit::Timestamp;
+use crate::domain::unit::{Timestamp, UserId};
 
 /// A first answer.
 #[derive(Clone, Debug)]
@@ -41,6 +41,15 @@ pub(crate) fn keep_answer(writer: &mut Writer<'_>, user: UserKey, key: &str, ans
         "INSERT OR REPLACE INTO idempotency (user_id, key, payload, status, answer, created_at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         params![user.0, key, answer.payload, answer.status, answer.body, now.0],
+    )?;
+    Ok(())
+}
+
+/// Notes that an answer tells of the user with the id `subject`.
+pub(crate) fn note_subject(writer: &mut Writer<'_>, user: UserKey, key: &str, subject: UserId) -> Result<()> {
+    writer.execute(
+        "UPDATE idempotency SET subject = (SELECT id FROM users WHERE uuid = ?3) WHERE user_id = ?1 AND key = ?2",
+        params![user.0, key, subject.0],
     )?;
     Ok(())
 }

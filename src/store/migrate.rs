@@ -10,7 +10,12 @@ const SCHEMA: &str = include_str!("../../schema.sql");
 /// `PRAGMA application_id`: "tbox", so that another program's file is not taken for ours.
 const APPLICATION_ID: i32 = 0x7462_6f78;
 /// Migration `n` brings version `n + 1` to `n + 2`. Never edited once released, only added to.
-pub(super) const MIGRATIONS: &[&str] = &[];
+pub(super) const MIGRATIONS: &[&str] = &[
+    // Answers about another user go with that user's erasure; links that were made by a token with the raising to an admin.
+    "ALTER TABLE idempotency ADD COLUMN subject INTEGER REFERENCES users (id);
+     CREATE INDEX idempotency_subject ON idempotency (subject) WHERE subject IS NOT NULL;
+     ALTER TABLE links ADD COLUMN by_token INTEGER NOT NULL DEFAULT 0;",
+];
 /// The version this program writes.
 pub(crate) const VERSION: u32 = version_after(MIGRATIONS);
 

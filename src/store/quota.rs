@@ -324,7 +324,8 @@ pub(crate) fn list_open_reservations(
         reservation_columns!(),
         reservation_tables!(),
         "WHERE reservations.user_id = ?1 AND state = 0 AND (expires_at IS NULL OR expires_at > ?2) \
-         AND reservations.id < ?3 ORDER BY reservations.id DESC LIMIT ?4"
+         AND reservations.id < ?3 AND NOT EXISTS (SELECT 1 FROM run_holds JOIN runs ON runs.id = run_id \
+         WHERE reservation_id = reservations.id AND due_at <= ?2) ORDER BY reservations.id DESC LIMIT ?4"
     );
     let mut statement = reader.prepare(sql)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);

@@ -439,6 +439,15 @@ pub(super) fn add_gone(writer: &mut Writer<'_>, count: i64) -> Result<()> {
     set_setting(writer, GONE, Some(&sum.to_string()))
 }
 
+/// After the newest entries of all have been erased: SQLite gives their rows again, to entries that are not closed.
+pub(super) fn reopen_rows(writer: &mut Writer<'_>) -> Result<()> {
+    let newest = newest_row(writer)?;
+    if newest < number(writer, CLOSED_UP_TO)? {
+        set_setting(writer, CLOSED_UP_TO, Some(&newest.to_string()))?;
+    }
+    Ok(())
+}
+
 fn number(reader: &Reader<'_>, name: &str) -> Result<i64> {
     Ok(find_setting(reader, name)?.and_then(|text| text.parse().ok()).unwrap_or(0))
 }

@@ -52,15 +52,23 @@ pub(super) fn client_of(headers: &HeaderMap, extensions: &Extensions, server: &S
 /// Whether the client's own connection is TLS, as far as a trusted proxy says so.
 pub(super) fn is_https(headers: &HeaderMap, extensions: &Extensions, server: &Server) -> bool {
     let by_proxy = server.trusted_proxies.contain(peer_of(extensions))
-        && headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+        && headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok()).is_some_and(|protocols| {
+            // Of several proxies the first one met the client.
+            protocols.split(',').next().is_some_and(|first| first.trim().eq_ignore_ascii_case("https"))
+        });
     by_proxy || server.public_url.as_ref().is_some_and(|url| url.starts_with("https://"))
 }
 
 /// What a request shows of who sends it.
 pub(super) fn presented(headers: &HeaderMap, extensions: &Extensions, state: &AppState) -> Presented {
-    let text = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned());
-    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
-        let (scheme, secret) = value.split_once(' ')?;
+    // A header given twice names nobody: a proxy that only adds its own must not let the client choose.
+    let text = |name: &str| {
+        let values: Vec<_> =
+            headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        (!values.is_empty()).then(|| values.join(", ").trim().to_owned())
+    };
+    let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(|value| value.to_str().ok()).find_map(|value| {
+        let (scheme, secret) = value.split_once([' ', '\t'])?;
         scheme.eq_ignore_ascii_case("bearer").then(|| Bearer::parse(secret.trim())).flatten()
     });
     Presented {

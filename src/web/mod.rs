@@ -281,28 +281,29 @@ fn within_edge(router: Router<AppState>, state: &AppState) -> Edge {
 
 /// The whole application.
 pub(crate) fn application(state: &AppState) -> Edge {
-    let mut router: Router<AppState> = Router::new();
+    let (mut api, mut pages) = (Router::new(), Router::new());
     for route in routes() {
         let Some(route) = as_configured(route, &state.config) else { continue };
         if route.has_twin() {
-            router = router.route(&format!("/api{}", route.path), route.handler.clone());
+            api = api.route(&format!("/api{}", route.path), route.handler.clone());
         }
         // Pages and their files are worth compressing; an answer of the JSON API is small, and its clients many. The answer
         // to a form may hold a secret beside what was typed, so that its compressed length would tell about it.
         let is_page = route.access == Access::Page
             || route.path.starts_with("/assets/")
             || [openapi::DOCUMENT, openapi::DOCS].contains(&route.path);
-        let handler = if is_page && route.method == Method::GET {
-            route.handler.layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
+        if !is_page {
+            api = api.route(route.path, route.handler);
+        } else if route.method == Method::GET {
+            let compression = CompressionLayer::new().quality(CompressionLevel::Fastest);
+            pages = pages.route(route.path, route.handler.layer(compression));
         } else {
-            route.handler
-        };
-        router = router.route(route.path, handler);
+            pages = pages.route(route.path, route.handler);
+        }
     }
-    router = router.fallback(problem::no_such_route);
     let origins = &state.config.server.cors_origins;
     if !origins.is_empty() {
-        router = router.layer(cors(origins));
+        api = api.layer(cors(origins));
     }
-    within_edge(router, state)
+    within_edge(api.merge(pages).fallback(problem::no_such_route), state)
 }

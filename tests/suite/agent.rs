@@ -106,11 +106,15 @@ async fn a_run_ends_where_no_more_can_be_held() {
     app.clock.advance_millis(MINUTE);
     let problem = beat(&app, &user, &run, 429).await;
     assert_eq!((&problem["code"], &problem["limit"]), (&json!("quota_exceeded"), &json!(4)));
+    assert_eq!(problem["retryAfter"], Value::Null, "the run is over before anything is free again");
     app.tell(&user.token, "/agents/runs", json!({})).await.expect(429);
     app.clock.advance_millis(MINUTE);
     assert_eq!(beat(&app, &user, &run, 429).await["resource"], json!("agent_minutes"));
     assert_eq!(load(&app, &user, &run).await["status"], json!("running"));
     app.clock.advance_millis(MINUTE);
+    // From this instant on, booked or not.
+    assert_eq!(minutes(&app, &user).await, (4, 0));
+    assert_eq!(app.ask(&user.token, "/usage/reservations").await.json["reservations"], json!([]));
     beat(&app, &user, &run, 409).await;
     let ended = load(&app, &user, &run).await;
     assert_eq!((&ended["endReason"], &ended["minutes"]), (&json!("quota_exceeded"), &json!(4)));
@@ -185,6 +189,7 @@ async fn a_disabled_users_runs_are_stopped() {
     for disabled in [true, false] {
         app.change("a@example.org", Changes { disabled: Some(disabled), ..Changes::default() }).await;
     }
+    assert_eq!(minutes(&app, &user).await, (2, 0));
     app.pass().await;
     let ended = load(&app, &user, &run).await;
     assert_eq!((&ended["endReason"], &ended["minutes"]), (&json!("user_disabled"), &json!(2)));

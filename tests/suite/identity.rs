@@ -347,6 +347,11 @@ async fn an_identity_proxy_names_users_and_a_bearer_of_ours_wins_over_it() {
     app.call_from("10.2.0.1", call(None)).await.expect(401);
     let forged = request("GET", "/usage/tier", None, None, &[named[0], ("x-forwarded-for", "10.1.2.3")]);
     app.call_from("10.2.0.1", forged).await.expect(401);
+    // One of ours among several is one of ours, and of two names neither is believed.
+    let tokens = [named[0], ("authorization", "Bearer eyJhbGciOi.other.jwt"), ("authorization", "Bearer tbx_bad")];
+    app.call_from("10.1.2.3", request("GET", "/usage/tier", None, None, &tokens)).await.expect(401);
+    let names = [named[0], ("x-user-id", ours.id.as_str())];
+    app.call_from("10.1.2.3", request("GET", "/usage/tier", None, None, &names)).await.expect(404);
     let me = request("GET", "/auth/me", None, None, &named);
     app.call_from("10.1.2.3", me).await.expect(403);
     let stranger = [("x-user-id", "00000000-0000-4000-8000-000000000000")];
@@ -368,7 +373,6 @@ async fn what_is_wrong_with_a_request_is_said_before_that_the_user_it_names_is_u
         ("POST", "/usage/reservations", Some(json!({"resourceType": "llm_tokens", "amount": 1}))),
         ("POST", "/memory/store", Some(json!({"type": "n", "input_context": "x", "embedding": vec![1; 384]}))),
         ("POST", "/memory/search", Some(json!({"query": "x", "mode": "keyword"}))),
-        ("POST", "/memory/import", Some(json!([]))),
         ("POST", "/agents/runs", Some(json!({}))),
         ("POST", "/v1/embeddings", Some(json!({"model": "all-minilm-l6-v2", "input": "x"}))),
         ("GET", "/usage/stats", None),

@@ -119,7 +119,7 @@ pub fn from_config(config: &config::Embedding) -> Result<Arc<dyn Embedder>, Embe
         config::Provider::Builtin => builtin(),
         config::Provider::OpenAi { url, model, api_key, timeout_ms, retries } => {
             let mut remote = RemoteConfig::new(url.clone(), model.clone());
-            remote.api_key.clone_from(api_key);
+            remote.api_key = api_key.as_ref().map(|key| key.expose().to_owned());
             remote.timeout = Duration::from_millis(timeout_ms.unsigned_abs());
             remote.retries = *retries;
             Ok(Arc::new(Remote::new(remote, Handle::current())?))

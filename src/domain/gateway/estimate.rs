@@ -113,6 +113,44 @@ const CHOICES: [&str; 10] = [
     "verbosity",
 ];
 const CHOICE_BYTES_MAX: usize = 64;
+/// Members that hold a picture or a recording, or where it is.
+const MEDIA: [&str; 10] = [
+    "image_url",
+    "image",
+    "image_embeds",
+    "image_pil",
+    "input_audio",
+    "audio",
+    "audio_url",
+    "video",
+    "video_url",
+    "source",
+];
+
+/// What is no text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Medium {
+    /// Images, films, and files, whose pages are seen as well as read.
+    Seen,
+    /// Recordings.
+    Heard,
+}
+
+impl Medium {
+    /// By the kind of a part, or the name of its member that holds it: servers that speak as OpenAI's does take parts without
+    /// a kind, and kinds of their own (`audio_url`, `image_embeds`).
+    fn of(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        let has = |word| name.contains(word);
+        if has("audio") {
+            Some(Self::Heard)
+        } else if has("image") || has("video") || has("screenshot") || ["file", "input_file"].contains(&name.as_str()) {
+            Some(Self::Seen)
+        } else {
+            None
+        }
+    }
+}
 
 /// Where in a conversation a value stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -187,7 +225,15 @@ impl Prompt {
 
     fn add_members(&mut self, members: &Map<String, Value>, place: Place) {
         let kind = members.get("type").and_then(Value::as_str).unwrap_or_default();
-        let is_media = place == Place::Part && self.add_media(kind);
+        if place != Place::Inside {
+            self.add_media(kind, members);
+        }
+        // A part without a kind may be one too; of a text's own kind nothing is let pass.
+        let is_media = match place {
+            Place::Message => Medium::of(kind).is_some(),
+            Place::Part => kind.is_empty() || Medium::of(kind).is_some(),
+            Place::Inside => false,
+        };
         if place == Place::Part {
             // What joins it to the part before.
             self.names_bytes = self.names_bytes.saturating_add(1);
@@ -202,39 +248,39 @@ impl Prompt {
                     self.names_bytes = self.names_bytes.saturating_add(length(label));
                 }
                 (Some(_), ..) => {}
-                (None, "image_url" | "image" | "input_audio" | "audio" | "source", value) if is_media => {
-                    self.add_beside_media(value);
+                (None, name, value) if is_media && MEDIA.contains(&name) => self.add_beside_media(value),
+                // What a model said before is a reference to what it was.
+                (None, "audio", Value::Object(_)) if place == Place::Message => self.add_beside_media(value),
+                (None, "content", Value::Array(_) | Value::Object(_)) | (None, "output", Value::Array(_))
+                    if place != Place::Inside =>
+                {
+                    self.add(value, Place::Part);
                 }
-                (None, "content" | "output", Value::Array(_)) if place != Place::Inside => self.add(value, Place::Part),
                 // A picture of a screen is all that the output of its call is.
                 (None, "output", Value::Object(output)) if place == Place::Message => {
                     let is_screen = output.get("type").is_some_and(|kind| kind == "computer_screenshot");
                     self.add(value, if is_screen { Place::Part } else { Place::Inside });
-                }
-                // What a model said before is a reference to what it was.
-                (None, "audio", Value::Object(_)) if place == Place::Message => {
-                    self.audio = self.audio.saturating_add(1);
                 }
                 _ => self.add(value, Place::Inside),
             }
         }
     }
 
-    /// Counts a part that is seen or heard, and tells whether it is no text besides.
-    fn add_media(&mut self, kind: &str) -> bool {
-        match kind {
-            "image_url" | "input_image" | "image" | "computer_screenshot" => {
-                self.images = self.images.saturating_add(1);
-            }
-            "input_audio" | "audio" => self.audio = self.audio.saturating_add(1),
-            // The pages of a file are seen as well as read.
-            "file" | "input_file" => {
-                self.images = self.images.saturating_add(1);
-                return false;
-            }
-            _ => return false,
+    /// Counts what is seen or heard of a message or a part: each member that holds something of it, or else what the kind says.
+    fn add_media(&mut self, kind: &str, members: &Map<String, Value>) {
+        let named = members.iter().filter(|(_, value)| !value.is_null());
+        let mut media: Vec<(Medium, usize)> =
+            named.filter_map(|(name, value)| Some((Medium::of(name)?, value.as_array().map_or(1, Vec::len)))).collect();
+        if media.is_empty() {
+            media.extend(Medium::of(kind).map(|medium| (medium, 1)));
         }
-        true
+        for (medium, count) in media {
+            let counter = match medium {
+                Medium::Seen => &mut self.images,
+                Medium::Heard => &mut self.audio,
+            };
+            *counter = counter.saturating_add(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// What stands beside the bytes or the address of a picture or a recording.
@@ -335,6 +381,44 @@ mod tests {
     }
 
     #[test]
+    fn pictures_and_recordings_count_however_they_are_written() {
+        let bound = |endpoint, text: &str| {
+            let found = prompt(endpoint, text);
+            found.estimate(Family::O200k, 1, found.text_bytes(), PARTS).bound
+        };
+        for part in [
+            r#"{"type":"image_url","image_url":{"url":"data:,"}}"#,
+            r#"{"image_url":{"url":"data:,"}}"#,
+            r#"{"type":null,"image_url":"data:,"}"#,
+            r#"{"type":"IMAGE_URL","image_url":"data:,"}"#,
+            r#"{"type":"image_embeds","image_embeds":"AAAA"}"#,
+            r#"{"type":"image_pil","image_pil":"AAAA"}"#,
+            r#"{"type":"video_url","video_url":{"url":"http://x/a"}}"#,
+            r#"{"type":"text","text":"x","image_url":"data:,"}"#,
+        ] {
+            for content in [format!("[{part}]"), part.to_owned()] {
+                let text = format!("{{\"messages\":[{{\"role\":\"user\",\"content\":{content}}}]}}");
+                assert!((1_000..1_100).contains(&bound(Endpoint::Chat, &text)), "{text}");
+            }
+            assert!((1_000..1_100).contains(&bound(Endpoint::Responses, &format!("{{\"input\":[{part}]}}"))), "{part}");
+        }
+        for part in [
+            r#"{"type":"audio_url","audio_url":{"url":"http://x/a.wav"}}"#,
+            r#"{"input_audio":{"data":"","format":"wav"}}"#,
+            r#"{"type":"input_audio","input_audio":{"data":"AAAA"}}"#,
+        ] {
+            let text = format!("{{\"messages\":[{{\"role\":\"user\",\"content\":[{part}]}}]}}");
+            assert!((500..600).contains(&bound(Endpoint::Chat, &text)), "{text}");
+        }
+        let two = r#"{"messages":[{"role":"user","content":[{"image":["a","b"]}]}]}"#;
+        assert_eq!(prompt(Endpoint::Chat, two).images, 2);
+        assert_eq!(
+            prompt(Endpoint::Chat, r#"{"messages":[{"role":"assistant","content":"x","audio":null}]}"#).audio,
+            0
+        );
+    }
+
+    #[test]
     fn nothing_that_is_text_is_taken_for_something_else() {
         let long = "x".repeat(20_000);
         let bound = |endpoint, text: &str| {
@@ -349,6 +433,9 @@ mod tests {
             r#"{"role":"user","content":{"type":"image_url","text":"LONG"}}"#,
             r#"{"role":"user","content":{"LONG":1}}"#,
             r#"{"role":"user","content":[{"type":"text","text":"x","detail":"LONG"}]}"#,
+            r#"{"role":"user","content":[{"type":"text","text":"x","image":"LONG"}]}"#,
+            r#"{"role":"user","content":[{"image_note":"LONG"}]}"#,
+            r#"{"role":"user","content":"x","image":"LONG"}"#,
             r#"{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"},"text":"LONG"}]}"#,
             r#"{"role":"user","content":[{"type":"image_url","image_url":{"url":"x","detail":"LONG"}}]}"#,
             r#"{"role":"assistant","tool_calls":[{"id":"LONG","type":"function","function":{"name":"f","arguments":"{}"}}]}"#,

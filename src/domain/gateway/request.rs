@@ -46,8 +46,8 @@ const fn output_names(endpoint: Endpoint) -> &'static [&'static str] {
 /// Members that count answers.
 const fn choice_names(endpoint: Endpoint) -> &'static [&'static str] {
     match endpoint {
-        Endpoint::Chat => &["n"],
-        Endpoint::Completions => &["n", "best_of"],
+        // OpenAI's own chat knows no `best_of`; servers that speak as it does may.
+        Endpoint::Chat | Endpoint::Completions => &["n", "best_of"],
         Endpoint::Responses | Endpoint::Embeddings => &[],
     }
 }

@@ -306,10 +306,13 @@ impl Filter {
     }
 }
 
-/// Whether two JSON values are equal, 1 and 1.0 included.
+/// Whether two JSON values are equal, 1 and 1.0 included. Whole numbers are held against each other exactly: as floats, those
+/// past 2^53 would equal their neighbours.
 fn same(left: &Value, right: &Value) -> bool {
     match (left, right) {
-        (Value::Number(left), Value::Number(right)) => left == right || left.as_f64() == right.as_f64(),
+        (Value::Number(left), Value::Number(right)) => {
+            left == right || (left.is_f64() || right.is_f64()) && left.as_f64() == right.as_f64()
+        }
         (Value::Array(left), Value::Array(right)) => {
             left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(left, right))
         }
@@ -372,6 +375,16 @@ mod tests {
             session: None,
             timestamp: Timestamp(0),
         }
+    }
+
+    #[test]
+    fn numbers_are_equal_by_value_and_whole_ones_exactly() {
+        let filter = |value: Value| Filter { metadata: Map::from_iter([("id".to_owned(), value)]), ..Filter::default() };
+        let passes = |wanted: Value, found: Value| filter(wanted).passes(&[], &Map::from_iter([("id".to_owned(), found)]));
+        assert!(passes(json!(1), json!(1.0)) && passes(json!([-5]), json!([-5.0])));
+        assert!(passes(json!(1_234_567_890_123_456_789_u64), json!(1_234_567_890_123_456_789_u64)));
+        assert!(!passes(json!(1_234_567_890_123_456_789_u64), json!(1_234_567_890_123_456_700_u64)));
+        assert!(!passes(json!({"a": 9_007_199_254_740_993_i64}), json!({"a": 9_007_199_254_740_992_i64})));
     }
 
     #[test]

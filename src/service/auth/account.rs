@@ -22,6 +22,8 @@ use crate::store::{Reader, Writer, auth as store};
 pub struct By {
     /// Who.
     pub actor: Actor,
+    /// Whether by a token, which may be stolen more easily than a session.
+    pub by_token: bool,
     /// The client's address.
     pub address: Option<String>,
     /// Gives new users their ids.
@@ -31,12 +33,12 @@ pub struct By {
 impl By {
     /// Somebody with a shell on the machine.
     pub const fn command_line(clock: Clock) -> Self {
-        Self { actor: Actor::CommandLine, address: None, clock }
+        Self { actor: Actor::CommandLine, by_token: false, address: None, clock }
     }
 
     /// The program itself, perhaps asked from an address.
     pub const fn system(clock: Clock, address: Option<String>) -> Self {
-        Self { actor: Actor::System, address, clock }
+        Self { actor: Actor::System, by_token: false, address, clock }
     }
 
     pub(super) fn act(
@@ -73,7 +75,7 @@ pub fn create(writer: &mut Writer<'_>, by: &By, tiers: &Tiers, new: &New) -> Res
     let user = insert(writer, by, new)?;
     let link = match new.password_hash {
         Some(_) => None,
-        None => Some(link::issue_password(writer, &user)?),
+        None => Some(link::issue_password(writer, by, &user)?),
     };
     Ok((user, link))
 }
@@ -124,6 +126,10 @@ pub fn change(writer: &mut Writer<'_>, by: &By, tiers: &Tiers, user: &User, chan
         return Err(Error::conflict("last_admin", "the last enabled admin can be neither lowered nor disabled"));
     }
     let changed = store::change_user(writer, user.key, &store::UserChange { email, role, tier, disabled })?;
+    if role == Some(Role::Admin) {
+        // A stolen token makes no second admin: neither does a link that it got before.
+        store::delete_links_by_token(writer, user.key)?;
+    }
     if is_lowered && !is_disabled {
         store::end_sessions_but_for_streams(writer, user.key)?;
     }
@@ -188,7 +194,7 @@ pub fn reset_password(
     insert_act(writer, &by.act("user.reset_password", user.key, None, Some(json!({"by": how}))))?;
     match password_hash {
         Some(_) => Ok(None),
-        None => link::issue_password(writer, user).map(Some),
+        None => link::issue_password(writer, by, user).map(Some),
     }
 }
 

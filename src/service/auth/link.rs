@@ -42,15 +42,15 @@ pub fn issue_setup(writer: &mut Writer<'_>) -> Result<Option<Link>> {
         return Ok(None);
     }
     let secret = new_secret(PREFIX);
-    store::insert_link(writer, None, &hash_of(&secret), SETUP_LINK_LIFE_MS)?;
+    store::insert_link(writer, None, &hash_of(&secret), SETUP_LINK_LIFE_MS, false)?;
     Ok(Some(Link { secret }))
 }
 
 /// Makes a link to choose the password of `user`, which voids older ones.
-pub(super) fn issue_password(writer: &mut Writer<'_>, user: &User) -> Result<Link> {
+pub(super) fn issue_password(writer: &mut Writer<'_>, by: &By, user: &User) -> Result<Link> {
     store::delete_links(writer, user.key)?;
     let secret = new_secret(PREFIX);
-    store::insert_link(writer, Some(user.key), &hash_of(&secret), PASSWORD_LINK_LIFE_MS)?;
+    store::insert_link(writer, Some(user.key), &hash_of(&secret), PASSWORD_LINK_LIFE_MS, by.by_token)?;
     Ok(Link { secret })
 }
 

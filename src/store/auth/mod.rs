@@ -10,7 +10,7 @@ use crate::domain::Result;
 use crate::domain::auth::{Credential, Role, SESSION_IDLE_MS, Scopes, User, UserKey};
 use crate::domain::unit::{Timestamp, UserId};
 pub(crate) use secret::{
-    NewToken, delete_link, delete_links, delete_session, delete_setup_links, end_sessions,
+    NewToken, delete_link, delete_links, delete_links_by_token, delete_session, delete_setup_links, end_sessions,
     end_sessions_but_for_streams, find_link, insert_link, insert_session, insert_token, list_tokens, purge_ended,
     revoke_token, revoke_tokens,
 };

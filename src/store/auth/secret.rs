@@ -150,12 +150,13 @@ pub(crate) fn insert_link(
     user: Option<UserKey>,
     hash: &[u8; 32],
     life_ms: i64,
+    by_token: bool,
 ) -> Result<Timestamp> {
     let now = writer.now();
     let expires_at = now.plus_millis(life_ms);
     writer.execute(
-        "INSERT INTO links (hash, user_id, created_at, expires_at) VALUES (?1, ?2, ?3, ?4)",
-        params![hash, user.map(|user| user.0), now.0, expires_at.0],
+        "INSERT INTO links (hash, user_id, created_at, expires_at, by_token) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![hash, user.map(|user| user.0), now.0, expires_at.0, by_token],
     )?;
     Ok(expires_at)
 }
@@ -184,6 +185,11 @@ pub(crate) fn delete_link(writer: &mut Writer<'_>, hash: &[u8; 32]) -> Result<()
 /// Voids the links of a user.
 pub(crate) fn delete_links(writer: &mut Writer<'_>, user: UserKey) -> Result<()> {
     writer.execute("DELETE FROM links WHERE user_id = ?1", params![user.0]).map(drop)
+}
+
+/// Voids those of a user's links that were made by a token.
+pub(crate) fn delete_links_by_token(writer: &mut Writer<'_>, user: UserKey) -> Result<()> {
+    writer.execute("DELETE FROM links WHERE user_id = ?1 AND by_token", params![user.0]).map(drop)
 }
 
 /// Voids the links to set the box up.

@@ -9,6 +9,28 @@ macro_rules! memory_columns {
 }
 use memory_columns;
 
+/// The living memories of a user that pass the columns of a filter, found by the user or, where the filter names one, by the
+/// session: its rows are few among all. `$rest` says from where on, and in what order.
+macro_rules! memories_by {
+    (user, $rest:literal) => {
+        memories_by!("memories_user WHERE user_id = ?1", $rest)
+    };
+    (session, $rest:literal) => {
+        memories_by!("memories_session WHERE user_id = ?1 AND session = ?5", $rest)
+    };
+    ($place:literal, $rest:literal) => {
+        concat!(
+            "SELECT ",
+            memory_columns!(),
+            " FROM memories INDEXED BY ",
+            $place,
+            " AND (expires_at IS NULL OR expires_at > ?2) ",
+            search::filter_columns!(),
+            $rest
+        )
+    };
+}
+
 mod field;
 mod index;
 mod repair;
@@ -270,13 +292,10 @@ pub(crate) fn list(
     before: Option<MemoryId>,
     limit: usize,
 ) -> Result<Vec<Memory>> {
-    let sql = concat!(
-        "SELECT ",
-        memory_columns!(),
-        " FROM memories INDEXED BY memories_user WHERE user_id = ?1 AND (expires_at IS NULL OR expires_at > ?2) ",
-        search::filter_columns!(),
-        " AND id < ?10 ORDER BY id DESC"
-    );
+    let sql = match filter.session {
+        Some(_) => memories_by!(session, " AND id < ?10 ORDER BY id DESC"),
+        None => memories_by!(user, " AND id < ?10 ORDER BY id DESC"),
+    };
     let before = before.map_or(Ok(i64::MAX), row_of)?;
     walk(reader.prepare(sql)?, reader, user, filter, before, limit)
 }
@@ -314,13 +333,10 @@ pub(crate) fn list_after(
     after: Option<MemoryId>,
     limit: usize,
 ) -> Result<Vec<Memory>> {
-    let sql = concat!(
-        "SELECT ",
-        memory_columns!(),
-        " FROM memories INDEXED BY memories_user WHERE user_id = ?1 AND (expires_at IS NULL OR expires_at > ?2) ",
-        search::filter_columns!(),
-        " AND id > ?10 ORDER BY id"
-    );
+    let sql = match filter.session {
+        Some(_) => memories_by!(session, " AND id > ?10 ORDER BY id"),
+        None => memories_by!(user, " AND id > ?10 ORDER BY id"),
+    };
     let after = after.map_or(Ok(0), row_of)?;
     walk(reader.prepare(sql)?, reader, user, filter, after, limit)
 }
@@ -344,10 +360,14 @@ fn walk(
     let mut memories = Vec::new();
     while memories.len() < limit {
         let Some(row) = rows.next().map_err(fault)? else { break };
-        let memory = memory_of(row).map_err(fault)?;
-        if filter.passes(&memory.content.tags, &memory.content.metadata) {
-            memories.push(memory);
-        }
+        // What does not pass is not read further: its text may be long.
+        let mut read = || -> rusqlite::Result<()> {
+            if search::passes(filter, row.get_ref(4)?, row.get_ref(5)?)? {
+                memories.push(memory_of(row)?);
+            }
+            Ok(())
+        };
+        read().map_err(fault)?;
     }
     Ok(memories)
 }

@@ -1,5 +1,6 @@
 //! What searches read from the tables: candidates, vectors, words, sessions.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, params};
 use serde_json::Value;
 
@@ -92,9 +93,7 @@ pub(super) fn candidates(reader: &Reader<'_>, user: UserKey, filter: &Filter) ->
     let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(fault)? {
         let mut read = || -> rusqlite::Result<()> {
-            let tags = if filter.tags.is_empty() { Vec::new() } else { tags_of(row.get_ref(2)?.as_str_or_null()?) };
-            let metadata = row.get_ref(3)?.as_str_or_null()?.filter(|_| !filter.metadata.is_empty());
-            if filter.passes(&tags, &metadata_of(metadata)) {
+            if passes(filter, row.get_ref(2)?, row.get_ref(3)?)? {
                 found.push(Candidate { key: MemoryKey(row.get(0)?), text_bytes: row.get(1)? });
             }
             Ok(())
@@ -102,6 +101,13 @@ pub(super) fn candidates(reader: &Reader<'_>, user: UserKey, filter: &Filter) ->
         read().map_err(fault)?;
     }
     Ok(found)
+}
+
+/// Whether stored tags and metadata pass; what the filter does not ask for is not parsed.
+pub(super) fn passes(filter: &Filter, tags: ValueRef<'_>, metadata: ValueRef<'_>) -> rusqlite::Result<bool> {
+    let tags = tags.as_str_or_null()?.filter(|_| !filter.tags.is_empty());
+    let metadata = metadata.as_str_or_null()?.filter(|_| !filter.metadata.is_empty());
+    Ok(filter.passes(&tags_of(tags), &metadata_of(metadata)))
 }
 
 /// The memories that hold a term, with how often. `term` is one as the full-text index has it.

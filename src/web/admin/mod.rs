@@ -30,9 +30,6 @@ pub(super) use user::{
     correct, create, delete, get, ledger, list, list_tokens, reset_password, revoke_token, update, usage as usage_of,
 };
 
-/// Rows read at once for a table that is sent whole.
-const CSV_SLICE: usize = 1_000;
-
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct TotalAnswer {
@@ -118,26 +115,19 @@ fn prefers_csv(headers: &HeaderMap) -> bool {
 
 fn csv(reader: &crate::store::Reader<'_>, from: Day, to: Day) -> Result<String> {
     let mut table = "userId,email,tier,resourceType,amount\r\n".to_owned();
-    let mut cursor = None;
-    loop {
-        let page = overview::totals(reader, &(from..=to), cursor.as_deref(), CSV_SLICE)?;
-        for total in page.items {
-            let email = total.email.unwrap_or_default();
-            let cells = [
-                total.user.to_string(),
-                cell(&email),
-                cell(&total.tier),
-                total.resource.as_str().to_owned(),
-                total.amount.to_string(),
-            ];
-            table.push_str(&cells.join(","));
-            table.push_str("\r\n");
-        }
-        cursor = page.next;
-        if cursor.is_none() {
-            return Ok(table);
-        }
+    for total in overview::totals(reader, &(from..=to), None, usize::MAX)?.items {
+        let email = total.email.unwrap_or_default();
+        let cells = [
+            total.user.to_string(),
+            cell(&email),
+            cell(&total.tier),
+            total.resource.as_str().to_owned(),
+            total.amount.to_string(),
+        ];
+        table.push_str(&cells.join(","));
+        table.push_str("\r\n");
     }
+    Ok(table)
 }
 
 /// A cell of RFC 4180. What a spreadsheet would take for a formula is made a text by an apostrophe.

@@ -16,10 +16,10 @@ use crate::domain::{Error, Result};
 use crate::service::auth::account::{self, By, Changes, New};
 use crate::service::auth::{link::Link, token};
 use crate::service::erasure::{self, Receipt};
-use crate::service::idempotency::Key;
+use crate::service::idempotency::{self, Key};
 use crate::service::ledger::{self as entries, Fact};
 use crate::store::Reader;
-use crate::web::answer::{created, page_limit};
+use crate::web::answer::{once, page_limit, respond};
 use crate::web::auth::{TokensAnswer, new_password, parse_paging, with_secret};
 use crate::web::extract::{Body, Client, MaybeKey, Path, Query};
 use crate::web::input::{self, Fields};
@@ -81,7 +81,8 @@ fn known_tier(state: &AppState) -> impl Fn(Value) -> Result<String, input::Why> 
 /// Who acts, for the audit log.
 fn by(state: &AppState, caller: &Caller, client: Client) -> By {
     let clock = state.store.clock().clone();
-    By { actor: Actor::User(caller.user.key), address: Some(client.0.to_string()), clock }
+    let by_token = !caller.is_session();
+    By { actor: Actor::User(caller.user.key), by_token, address: Some(client.0.to_string()), clock }
 }
 
 /// A stolen admin token makes no second admin: what would give one takes a session.
@@ -373,14 +374,20 @@ pub(in crate::web) async fn book(
     fact: Fact,
 ) -> Answer<Response> {
     let (policy, state_there) = (state.quota.clone(), state.clone());
-    created(state, known, key, move |writer, caller| {
-        let user = account::load(writer, id)?;
-        let by = by(&state_there, caller, client);
-        let (entry, standing) = entries::record(writer, &policy, user.holder(), &fact, Source::Correction)?;
-        account::note_correction(writer, &by, &user, &entry)?;
-        Ok((StatusCode::CREATED, RecordAnswer::of(&entry, &standing)))
-    })
-    .await
+    let answer = state.write(known, move |writer, caller| {
+        let answer = once(writer, caller, key.as_ref(), |writer, caller| {
+            let user = account::load(writer, id)?;
+            let by = by(&state_there, caller, client);
+            let (entry, standing) = entries::record(writer, &policy, user.holder(), &fact, Source::Correction)?;
+            account::note_correction(writer, &by, &user, &entry)?;
+            Ok((StatusCode::CREATED, RecordAnswer::of(&entry, &standing)))
+        })?;
+        if let Some(key) = &key {
+            idempotency::note_subject(writer, caller.user.key, key, id)?;
+        }
+        Ok(answer)
+    });
+    Ok(respond(answer.await?))
 }
 
 /// `POST /api/admin/users/{id}/ledger`

@@ -43,7 +43,10 @@ fn is_ours(headers: &HeaderMap, uri: &Uri, public_url: Option<&str>) -> bool {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("unreadable"));
     let host = text(HOST).or_else(|| uri.authority().map(http::uri::Authority::as_str));
     let matches = |origin: &str| match public_url {
-        Some(public_url) => origin_of(public_url).is_some_and(|ours| ours.eq_ignore_ascii_case(origin)),
+        Some(public_url) => {
+            let ours = origin_of(public_url).map(without_default_port);
+            ours.is_some_and(|ours| ours.eq_ignore_ascii_case(without_default_port(origin)))
+        }
         None => origin
             .split_once("://")
             .is_some_and(|(_, theirs)| host.is_some_and(|ours| ours.eq_ignore_ascii_case(theirs))),
@@ -55,6 +58,12 @@ fn is_ours(headers: &HeaderMap, uri: &Uri, public_url: Option<&str>) -> bool {
         Some(site) => site.as_bytes() == b"same-origin",
         None => text(REFERER).is_none_or(|referer| origin_of(referer).is_some_and(matches)),
     }
+}
+
+/// An origin as browsers write it: the port that its scheme has anyhow is left out.
+fn without_default_port(origin: &str) -> &str {
+    let port = if origin.starts_with("https://") { ":443" } else { ":80" };
+    origin.strip_suffix(port).unwrap_or(origin)
 }
 
 /// Scheme and authority of a URL.
@@ -102,6 +111,9 @@ mod tests {
         let host = ("host", "10.0.0.1:8080");
         assert!(ours(&[host, ("origin", "https://box.example.org")], public_url));
         assert!(!ours(&[host, ("origin", "http://10.0.0.1:8080")], public_url));
+        assert!(ours(&[host, ("origin", "https://box.example.org")], Some("https://box.example.org:443")));
+        assert!(ours(&[host, ("origin", "https://box.example.org:443")], public_url));
+        assert!(!ours(&[host, ("origin", "https://box.example.org:80")], public_url));
         assert!(!ours(&[host, ("origin", "http://box.example.org")], public_url));
     }
 }

@@ -81,7 +81,7 @@ async fn erase_and_look(app: &TestApp, holder: &str, meanwhile: impl AsyncFn()) 
     app.pass().await;
     app.enforce(&user, 1_000).await.expect(429);
     let refund = json!({"resourceType": "llm_tokens", "amount": -1, "reverses": entry, "reason": MARK});
-    app.tell(&session, &format!("{path}/ledger"), refund).await.expect(201);
+    app.tell_with(&session, &format!("{path}/ledger"), refund.clone(), &key).await.expect(201);
     app.call("PATCH", &path, Some(&session), Some(json!({"email": format!("x{EMAIL}")}))).await.expect(200);
     app.call("PATCH", &path, Some(&session), Some(json!({"email": EMAIL}))).await.expect(200);
     app.tell(&session, &format!("{path}/password"), json!({})).await.expect(200);
@@ -96,7 +96,8 @@ async fn erase_and_look(app: &TestApp, holder: &str, meanwhile: impl AsyncFn()) 
     app.drop_at(&session, &format!("{path}?erase=false")).await.expect(422);
     let receipt = app.drop_at(&session, &format!("{path}?erase=true")).await.expect(200).json;
     assert_eq!((&receipt["id"], &receipt["erased"]["ledger_entries"]), (&json!(user.id), &json!(5)));
-    assert_eq!(receipt["erased"]["memories"], 2);
+    assert_eq!((&receipt["erased"]["memories"], &receipt["erased"]["idempotency_answers"]), (&json!(2), &json!(2)));
+    app.tell_with(&session, &format!("{path}/ledger"), refund, &key).await.expect(410);
     app.pass().await;
     app.proves();
     for bytes in looked_for {

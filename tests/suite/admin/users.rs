@@ -174,6 +174,22 @@ async fn what_would_give_a_second_admin_takes_a_session() {
 }
 
 #[tokio::test]
+async fn a_link_that_a_token_got_does_not_outlive_the_raising_to_an_admin() {
+    let app = TestApp::new();
+    let admin = app.admin("admin@example.org").await;
+    let session = app.log_in("admin@example.org").await;
+    for (maker, status) in [(&admin.token, 410), (&session, 200)] {
+        let made = app.tell(maker, "/api/admin/users", json!({"email": "x@example.org"})).await.expect(201);
+        let link = made.json["passwordLink"].as_str().unwrap();
+        app.call("GET", link, None, None).await.expect(200);
+        let path = format!("/api/admin/users/{}", id_of(&made));
+        app.call("PATCH", &path, Some(&session), Some(json!({"role": "admin"}))).await.expect(200);
+        app.call("GET", link, None, None).await.expect(status);
+        app.drop_at(&session, &format!("{path}?erase=true")).await.expect(200);
+    }
+}
+
+#[tokio::test]
 async fn a_reset_gives_a_link_or_sets_the_password_and_ends_what_was() {
     let app = TestApp::new();
     let admin = app.admin("admin@example.org").await;
