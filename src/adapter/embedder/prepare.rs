@@ -16,8 +16,10 @@ impl EmbedderPool {
         described: Vec<(Content, Option<Embedding>)>,
     ) -> Result<Vec<Option<NewMemory>>> {
         let (mut texts, mut counts) = (Vec::new(), Vec::with_capacity(described.len()));
-        for (content, given) in &described {
-            let windows = if given.is_some() { Vec::new() } else { self.windows(&content.text).await? };
+        let wanted = described.iter().filter(|(_, given)| given.is_none()).map(|(content, _)| content.text.as_str());
+        let mut cut = self.windows_of(&wanted.collect::<Vec<_>>()).await?.into_iter();
+        for (_, given) in &described {
+            let windows = if given.is_some() { Vec::new() } else { cut.next().unwrap_or_default() };
             let fits = windows.len() <= WINDOWS_MAX;
             counts.push(fits.then_some(windows.len()));
             texts.extend(windows.into_iter().filter(|_| fits));

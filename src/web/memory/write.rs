@@ -82,11 +82,14 @@ const WORDS_INLINE_BYTES_MAX: usize = 8 * 1_024;
 
 /// Makes the embeddings that were not given, once it is likely that the memories fit.
 async fn embed_all(state: &AppState, known: &Known, batch: Vec<Described>) -> Result<Vec<NewMemory>> {
+    let wanted = batch.iter().filter(|described| described.embedding.is_none());
+    let wanted: Vec<&str> = wanted.map(|described| described.content.text.as_str()).collect();
+    let mut cut = state.embedder.windows_of(&wanted).await?.into_iter();
     let mut windows = Vec::with_capacity(batch.len());
     for described in &batch {
         windows.push(match described.embedding {
             Some(_) => Vec::new(),
-            None => cut(state, &described.content.text).await?,
+            None => require_windows(cut.next().unwrap_or_default())?,
         });
     }
     let counts: Vec<usize> = windows.iter().map(|windows| windows.len().max(1)).collect();
@@ -114,9 +117,8 @@ async fn embed_all(state: &AppState, known: &Known, batch: Vec<Described>) -> Re
     prepared.await.map_err(|panic| Error::Internal(format!("the words of a text: {panic}")))
 }
 
-/// The windows of a text.
-async fn cut(state: &AppState, text: &str) -> Result<Vec<String>> {
-    let windows = state.embedder.windows(text).await?;
+/// The windows of a text, which must not be too many.
+fn require_windows(windows: Vec<String>) -> Result<Vec<String>> {
     if windows.len() > WINDOWS_MAX {
         return Err(Error::invalid("input_context", format!("must give at most {WINDOWS_MAX} windows of the model")));
     }
@@ -166,7 +168,7 @@ pub(in crate::web) async fn change(state: &AppState, known: &Known, id: MemoryId
     let before = state.read(known, move |reader, caller| memory::get(reader, caller, id)).await?;
     let embeddings = match &patch.text {
         Some(text) if *text != before.content.text => {
-            let windows = cut(state, text).await?;
+            let windows = require_windows(state.embedder.windows(text).await?)?;
             Some(state.embedder.embed(known.caller().user.key, windows).await?)
         }
         _ => None,
