@@ -134,7 +134,8 @@ impl Import {
             return Ok(None);
         }
         let described = missing.iter().map(|(_, item)| (item.content.clone(), item.embedding.clone())).collect();
-        let prepared = self.pool.prepare(self.caller.user.key, described).await?;
+        let cut = self.pool.cut(described).await?;
+        let prepared = self.pool.complete(self.caller.user.key, cut).await?;
         let mut batch = Vec::with_capacity(missing.len());
         for ((record, item), new) in missing.into_iter().zip(prepared) {
             match new.map(|new| Ready::of(record, &item, new)) {

@@ -59,9 +59,8 @@ fn require(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, demand: De
 }
 
 /// What memories would count with, each with its number of embeddings.
-pub fn sizes(contents: &[Content], embeddings: &[usize]) -> Vec<(MemoryTier, i64)> {
-    let of = |(content, count): (&Content, &usize)| (content.tier, stored_bytes(content, *count));
-    contents.iter().zip(embeddings).map(of).collect()
+pub fn sizes<'c>(memories: impl IntoIterator<Item = (&'c Content, usize)>) -> Vec<(MemoryTier, i64)> {
+    memories.into_iter().map(|(content, count)| (content.tier, stored_bytes(content, count))).collect()
 }
 
 /// Whether new memories of these tiers and sizes would all fit now; what has ended does not count.

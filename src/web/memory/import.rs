@@ -157,7 +157,7 @@ impl Import {
         if windows > WINDOWS_MAX {
             return Ok(None);
         }
-        let sizes = memory::sizes(std::slice::from_ref(&item.content), &[windows]);
+        let sizes = memory::sizes([(&item.content, windows)]);
         let policy = self.state.memory.clone();
         let decided = self.state.write(&self.known, move |writer, caller| {
             memory::require_room(writer, &policy, caller, &sizes).map_err(Error::without_index)
@@ -193,10 +193,11 @@ impl Import {
 
     async fn prepare(&mut self, items: Vec<(u64, Item)>) -> Result<Vec<Ready>> {
         let user = self.known.caller().user.key;
+        let described = items.iter().map(|(_, item)| (item.content.clone(), item.embedding.clone())).collect();
+        let cut = self.state.embedder.cut(described).await?;
         let mut tries = 0..TRIES;
         let prepared = loop {
-            let described = items.iter().map(|(_, item)| (item.content.clone(), item.embedding.clone())).collect();
-            match self.state.embedder.prepare(user, described).await {
+            match self.state.embedder.complete(user, cut.clone()).await {
                 Err(Error::Busy(_)) if tries.next().is_some() => tokio::time::sleep(TRY_AGAIN).await,
                 prepared => break prepared?,
             }
