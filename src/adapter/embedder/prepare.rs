@@ -3,7 +3,7 @@
 
 use super::EmbedderPool;
 use crate::domain::auth::UserKey;
-use crate::domain::memory::{Content, Embedding, NewMemory, WINDOWS_MAX};
+use crate::domain::memory::{Content, Embedding, Groundwork, NewMemory, Patch, WINDOWS_MAX, Worded};
 use crate::domain::{Error, Result};
 
 /// Texts of up to this many bytes together are cut into words where they are; more would keep other requests waiting.
@@ -82,6 +82,29 @@ impl EmbedderPool {
         let bytes = whole.iter().flatten().map(|(content, _)| content.text.len()).sum();
         let ready = |(content, embeddings)| NewMemory::new(content, embeddings);
         cut_into_words(bytes, move || whole.into_iter().map(|one| one.map(ready)).collect()).await
+    }
+
+    /// What a change of a memory needs of the text it has and of the one it gets; none where that has too many windows.
+    ///
+    /// # Errors
+    /// As [`EmbedderPool::embed`].
+    pub async fn prepare_change(&self, user: UserKey, before: Content, patch: &Patch) -> Result<Option<Groundwork>> {
+        let mut made = Groundwork::default();
+        if !patch.changes_words(&before) {
+            return Ok(Some(made));
+        }
+        let other = patch.other_text(&before.text).map(str::to_owned);
+        if let Some(text) = &other {
+            let windows = self.windows(text).await?;
+            if windows.len() > WINDOWS_MAX {
+                return Ok(None);
+            }
+            made.embeddings = Some(self.embed(user, windows).await?);
+        }
+        let texts: Vec<String> = other.into_iter().chain([before.text]).collect();
+        let bytes = texts.iter().map(String::len).sum();
+        made.worded = cut_into_words(bytes, move || texts.into_iter().map(Worded::new).collect()).await?;
+        Ok(Some(made))
     }
 }
 

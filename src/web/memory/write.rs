@@ -127,21 +127,13 @@ pub(in crate::web) async fn patch(
     Ok(Json(MemoryAnswer::of(known.caller().user.id, memory)))
 }
 
-/// Changes a memory. The embeddings of another text are made before the write begins.
+/// Changes a memory. The embeddings and the words of another text are made before the write begins.
 pub(in crate::web) async fn change(state: &AppState, known: &Known, id: MemoryId, patch: Patch) -> Result<Memory> {
     let before = state.read(known, move |reader, caller| memory::get(reader, caller, id)).await?;
-    let embeddings = match &patch.text {
-        Some(text) if *text != before.content.text => {
-            let windows = state.embedder.windows(text).await?;
-            if windows.len() > WINDOWS_MAX {
-                return Err(too_many_windows());
-            }
-            Some(state.embedder.embed(known.caller().user.key, windows).await?)
-        }
-        _ => None,
-    };
+    let made = state.embedder.prepare_change(known.caller().user.key, before.content, &patch).await?;
+    let made = made.ok_or_else(too_many_windows)?;
     let policy = state.memory.clone();
-    state.write(known, move |writer, caller| memory::patch(writer, &policy, caller, id, patch, embeddings)).await
+    state.write(known, move |writer, caller| memory::patch(writer, &policy, caller, id, patch, made)).await
 }
 
 /// `DELETE /memory/{id}`
