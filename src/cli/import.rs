@@ -10,13 +10,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Subcommand;
 use tallybox::adapter::embedder::{EmbedderPool, from_config};
+use tallybox::domain::Result;
 use tallybox::domain::auth::{Caller, parse_email};
-use tallybox::domain::memory::WINDOWS_MAX;
 use tallybox::domain::memory::transfer::{Batch, Format, Item, Records, Report, Skipped, Terms};
 use tallybox::domain::quota::Refusal;
-use tallybox::domain::{Error, Result};
 use tallybox::service::auth::account::load_by_email;
-use tallybox::service::memory::{Policy, Ready, adopt_model, keep, missing};
+use tallybox::service::memory::{Policy, Ready, adopt_model, described, keep, missing, patiently, ready};
 use tallybox::service::quota;
 use tallybox::store::Store;
 
@@ -24,8 +23,7 @@ use super::{Opened, Place, bar, output};
 
 /// Lines that are read at once, in bytes.
 const CHUNK_BYTES: usize = 1024 * 1024;
-/// How often a database that is busy is asked again, and after how long each time.
-const TRIES: u32 = 100;
+/// After how long a database that is busy is asked again.
 const TRY_AGAIN: Duration = Duration::from_millis(200);
 
 #[derive(Subcommand)]
@@ -133,42 +131,25 @@ impl Import {
         if missing.is_empty() {
             return Ok(None);
         }
-        let described = missing.iter().map(|(_, item)| (item.content.clone(), item.embedding.clone())).collect();
-        let prepared = self.pool.prepare(self.caller.user.key, described).await?;
-        let mut batch = Vec::with_capacity(missing.len());
-        for ((record, item), new) in missing.into_iter().zip(prepared) {
-            match new.map(|new| Ready::of(record, &item, new)) {
-                Some(ready) => batch.push(ready),
-                None => self.report.skip(Skipped {
-                    record,
-                    reason: format!("input_context: must give at most {WINDOWS_MAX} windows of the model"),
-                }),
-            }
-        }
+        let cut = self.pool.cut(described(&missing)).await?;
+        let made = self.pool.complete(self.caller.user.key, cut).await?;
+        let batch = ready(missing, made, &mut self.report);
         self.write(Arc::new(batch)).await
     }
 
     async fn write(&mut self, batch: Arc<Vec<Ready>>) -> Result<Refused> {
-        let mut tries = 0..TRIES;
-        let written = loop {
+        let written = patiently(TRY_AGAIN, || {
             let (policy, batch, model) = (self.policy.clone(), Arc::clone(&batch), self.pool.model().to_owned());
             let (email, no_quota) = (self.options.email.clone(), self.options.no_quota);
-            let written = self.store.write(move |writer| {
+            self.store.write(move |writer| {
                 // Both may have changed since the last batch.
                 adopt_model(writer, &model)?;
                 let user = load_by_email(writer, &email)?;
                 let policy = if no_quota { policy.without_limits(&user.tier) } else { policy };
                 keep(writer, &policy, &Caller::of_operator(user), &batch)
-            });
-            match written.await {
-                Err(Error::Busy(_)) if tries.next().is_some() => tokio::time::sleep(TRY_AGAIN).await,
-                written => break written?,
-            }
-        };
-        self.report.imported += written.imported;
-        self.report.already_there += written.already_there;
-        self.report.skip_all(written.skipped);
-        Ok(written.refused)
+            })
+        });
+        Ok(written.await?.tell(&mut self.report))
     }
 
     fn print(&self) -> std::io::Result<()> {

@@ -96,7 +96,8 @@ async fn answer(edge: Edge, mut request: Request) -> Response {
     let started = std::time::Instant::now();
     // A model takes its time; the gateway gives up on silence instead.
     let is_gateway = path == "/v1" || path.starts_with("/v1/");
-    let limit = if is_gateway || is_import(&path) { Duration::MAX } else { state.config.server.request_timeout() };
+    let limit =
+        if is_gateway || goes_on(&method, &path) { Duration::MAX } else { state.config.server.request_timeout() };
     // Whatever is logged on the way carries the id, at every level of the log.
     let span = tracing::error_span!("request", id);
     let answer = async {
@@ -147,9 +148,10 @@ async fn answer(edge: Edge, mut request: Request) -> Response {
     response
 }
 
-/// An import goes on for as long as its batches do; only reading its body has a limit of its own.
-fn is_import(path: &str) -> bool {
-    path.strip_prefix("/api").unwrap_or(path) == "/memory/import"
+/// An import or a deletion of many goes on for as long as its batches do; only reading an import's body has a limit of its own.
+fn goes_on(method: &Method, path: &str) -> bool {
+    let path = path.strip_prefix("/api").unwrap_or(path);
+    path == "/memory/import" || (path == "/memory" && *method == Method::DELETE)
 }
 
 /// A caller's own id where it is 1 to 64 of `[A-Za-z0-9._-]`, else a new one.

@@ -18,6 +18,7 @@ use crate::domain::memory::{Embedding, EmbeddingFault};
 
 pub use builtin::Builtin;
 pub use pool::EmbedderPool;
+pub use prepare::Cut;
 pub use remote::{Remote, RemoteConfig};
 
 /// Makes embeddings of texts. Called from the pool's threads, which may wait.

@@ -19,7 +19,7 @@ use crate::meter::histogram;
 
 /// Answers kept for texts that are asked again, such as a search that is repeated.
 const CACHED_MAX: usize = 512;
-/// Texts up to this many bytes are cut into windows where they are; longer ones on a thread that may take its time.
+/// Texts of up to this many bytes together are cut into windows where they are; longer ones on a thread that may take its time.
 const INLINE_BYTES_MAX: usize = 4 * 1024;
 
 /// From a millisecond to 3 s.
@@ -123,14 +123,23 @@ impl EmbedderPool {
     /// # Errors
     /// `Internal` where the model fails.
     pub async fn windows(&self, text: &str) -> Result<Vec<String>> {
+        Ok(self.windows_of(&[text]).await?.pop().unwrap_or_default())
+    }
+
+    /// The windows of each text, in order. Texts that are short together are cut here; else a thread does it that serves nobody.
+    ///
+    /// # Errors
+    /// `Internal` where the model fails.
+    pub async fn windows_of(&self, texts: &[&str]) -> Result<Vec<Vec<String>>> {
         let cut = |embedder: &dyn Embedder, text: &str| {
             embedder.windows(text).into_iter().map(str::to_owned).collect::<Vec<String>>()
         };
-        if text.len() <= INLINE_BYTES_MAX {
-            return Ok(cut(self.shared.embedder.as_ref(), text));
+        if texts.iter().map(|text| text.len()).sum::<usize>() <= INLINE_BYTES_MAX {
+            return Ok(texts.iter().map(|text| cut(self.shared.embedder.as_ref(), text)).collect());
         }
-        let (embedder, text) = (Arc::clone(&self.shared.embedder), text.to_owned());
-        tokio::task::spawn_blocking(move || cut(embedder.as_ref(), &text))
+        let embedder = Arc::clone(&self.shared.embedder);
+        let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+        tokio::task::spawn_blocking(move || texts.iter().map(|text| cut(embedder.as_ref(), text)).collect())
             .await
             .map_err(|panic| Error::Internal(format!("the windows of a text: {panic}")))
     }

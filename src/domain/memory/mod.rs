@@ -7,6 +7,8 @@ mod run;
 mod score;
 pub mod transfer;
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
@@ -215,6 +217,37 @@ pub fn unique(tags: impl IntoIterator<Item = String>) -> Vec<String> {
     kept
 }
 
+/// A text with the words that it is found by; made beforehand, so that no write waits for it.
+#[derive(Clone, Debug)]
+pub struct Worded {
+    text: String,
+    words: Vec<String>,
+}
+
+impl Worded {
+    /// With the words of `text`.
+    pub fn new(text: String) -> Self {
+        Self { words: index_words(&text), text }
+    }
+}
+
+/// What a change of a memory needs of its texts; made beforehand, so that no write waits for it.
+#[derive(Clone, Debug, Default)]
+pub struct Groundwork {
+    /// Of a text that differs from the one it has, one a window.
+    pub embeddings: Option<Vec<Embedding>>,
+    /// The text it had when this was made and the one it gets, as far as their words are needed.
+    pub worded: Vec<Worded>,
+}
+
+impl Groundwork {
+    /// The words of a text; they are made now where they are not at hand, as where another change came in between.
+    pub fn words_of(&self, text: &str) -> Cow<'_, [String]> {
+        let made = self.worded.iter().find(|worded| worded.text == text);
+        made.map_or_else(|| index_words(text).into(), |worded| worded.words.as_slice().into())
+    }
+}
+
 /// Changes to a memory: what is none stays.
 #[derive(Clone, Debug, Default)]
 pub struct Patch {
@@ -246,6 +279,16 @@ impl Patch {
             session: self.session.unwrap_or_else(|| content.session.clone()),
             timestamp: self.timestamp.unwrap_or(content.timestamp),
         }
+    }
+
+    /// The text that takes the place of `text`, where it is another one.
+    pub fn other_text(&self, text: &str) -> Option<&str> {
+        self.text.as_deref().filter(|new| *new != text)
+    }
+
+    /// Whether the words that `content` is found by change, those of its text or of its day.
+    pub fn changes_words(&self, content: &Content) -> bool {
+        self.other_text(&content.text).is_some() || self.timestamp.is_some_and(|at| at != content.timestamp)
     }
 }
 

@@ -15,7 +15,7 @@ pub use expiry::{book_due, book_ends, due_users, list_ended, purge};
 pub use reembed::{Progress, adopt_model, reembed};
 pub use repair::{Repaired, repair, require_whole};
 pub use search::{Search, search, similar, similar_to};
-pub use transfer::{Look, Page, Ready, Written, keep, look, missing, page};
+pub use transfer::{Look, Page, Ready, Written, described, keep, look, missing, page, patiently, ready};
 use write::count_fitting;
 pub use write::{DeletedSlice, Stored, delete, delete_slice, has_room, meant, patch, require_room, sizes, store};
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::super::quota::Policy as QuotaPolicy;
 use super::{book, held_by};
 use crate::domain::auth::UserKey;
-use crate::domain::memory::{Embedding, Memory, MemoryKey, stored_bytes};
+use crate::domain::memory::{Embedding, Groundwork, Memory, MemoryKey, stored_bytes};
 use crate::domain::{Error, Result};
 use crate::store::memory as store_of;
 use crate::store::{Reader, Store, Writer};
@@ -119,7 +119,8 @@ pub(super) fn replace(
         return store_of::replace_vectors(writer, memory.key, embeddings);
     }
     let after = Memory { size_bytes: stored_bytes(&memory.content, embeddings.len()), ..memory.clone() };
-    store_of::update(writer, user, memory, &after, Some(embeddings))?;
+    let made = Groundwork { embeddings: Some(embeddings.to_vec()), ..Groundwork::default() };
+    store_of::update(writer, user, memory, &after, &made)?;
     store_of::add_held(writer, user, memory.content.tier, held_by(memory).negated())?;
     store_of::add_held(writer, user, memory.content.tier, held_by(&after))?;
     let metadata = json!({"action": "reembed", "memoryId": memory.id});

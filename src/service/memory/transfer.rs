@@ -1,11 +1,13 @@
 //! Moving memories in and out: a page of an export, a batch of an import. Who calls goes from one to the next, outside of
 //! any transaction.
 
+use std::time::Duration;
+
 use super::reembed::MODEL;
 use super::{Policy, count_fitting, store};
 use crate::domain::auth::{Caller, User, UserKey};
-use crate::domain::memory::transfer::{Item, OVER, Skipped, Source, line};
-use crate::domain::memory::{Filter, Memory, NewMemory, OnDuplicate, stored_bytes};
+use crate::domain::memory::transfer::{Item, OVER, Report, Skipped, Source, line};
+use crate::domain::memory::{Content, Embedding, Filter, Memory, NewMemory, OnDuplicate, WINDOWS_MAX, stored_bytes};
 use crate::domain::quota::Refusal;
 use crate::domain::unit::MemoryId;
 use crate::domain::{Error, Result};
@@ -69,10 +71,45 @@ pub struct Ready {
 
 impl Ready {
     /// `new`, which `item` of record `record` was made into.
-    pub fn of(record: u64, item: &Item, mut new: NewMemory) -> Self {
+    fn of(record: u64, item: &Item, mut new: NewMemory) -> Self {
         new.source = Some(item.source);
         new.expires_at = item.expires_at;
         Self { record, origin: item.origin, new }
+    }
+}
+
+/// What items say of their memories: what is remembered, and the embedding where it is given.
+pub fn described(items: &[(u64, Item)]) -> Vec<(Content, Option<Embedding>)> {
+    items.iter().map(|(_, item)| (item.content.clone(), item.embedding.clone())).collect()
+}
+
+/// Puts items with what was made of them, in order; what became nothing has too many windows, which `report` is told.
+pub fn ready(items: Vec<(u64, Item)>, made: Vec<Option<NewMemory>>, report: &mut Report) -> Vec<Ready> {
+    let mut batch = Vec::with_capacity(items.len());
+    for ((record, item), new) in items.into_iter().zip(made) {
+        match new {
+            Some(new) => batch.push(Ready::of(record, &item, new)),
+            None => report.skip(Skipped {
+                record,
+                reason: format!("input_context: must give at most {WINDOWS_MAX} windows of the model"),
+            }),
+        }
+    }
+    batch
+}
+
+/// Does `attempt` again where something is busy, after `pause` each time, and gives up at the hundredth time.
+///
+/// # Errors
+/// As the attempt fails at last.
+pub async fn patiently<T, F: Future<Output = Result<T>>>(pause: Duration, mut attempt: impl FnMut() -> F) -> Result<T> {
+    const TRIES: u32 = 100;
+    let mut tries = 0..TRIES;
+    loop {
+        match attempt().await {
+            Err(Error::Busy(_)) if tries.next().is_some() => tokio::time::sleep(pause).await,
+            done => return done,
+        }
     }
 }
 
@@ -147,6 +184,16 @@ pub struct Written {
     pub skipped: Vec<Skipped>,
     /// The first record that the quota refused, with which the import ends.
     pub refused: Option<(u64, Box<Refusal>)>,
+}
+
+impl Written {
+    /// Adds it to what is reported of the whole import; gives the record with which that ends.
+    pub fn tell(self, report: &mut Report) -> Option<(u64, Box<Refusal>)> {
+        report.imported = report.imported.saturating_add(self.imported);
+        report.already_there = report.already_there.saturating_add(self.already_there);
+        report.skip_all(self.skipped);
+        self.refused
+    }
 }
 
 /// Writes a batch up to its end or to the first memory that the quota refuses.

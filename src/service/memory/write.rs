@@ -7,7 +7,7 @@ use super::{Policy, act_on, book, book_ends, end_of, held_by, lacks_embedding};
 use crate::domain::auth::Caller;
 use crate::domain::ledger::ResourceType;
 use crate::domain::memory::{
-    Content, Demand, EMBEDDING_BYTES, Embedding, Filter, METADATA_BYTES_MAX, Memory, MemoryKey, MemoryTier, NewMemory,
+    Content, Demand, EMBEDDING_BYTES, Filter, Groundwork, METADATA_BYTES_MAX, Memory, MemoryKey, MemoryTier, NewMemory,
     OnDuplicate, Patch, TAGS_MAX, json_of_metadata, stored_bytes, unique,
 };
 use crate::domain::quota::{Limit, Standing, Usage};
@@ -59,9 +59,8 @@ fn require(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, demand: De
 }
 
 /// What memories would count with, each with its number of embeddings.
-pub fn sizes(contents: &[Content], embeddings: &[usize]) -> Vec<(MemoryTier, i64)> {
-    let of = |(content, count): (&Content, &usize)| (content.tier, stored_bytes(content, *count));
-    contents.iter().zip(embeddings).map(of).collect()
+pub fn sizes<'c>(memories: impl IntoIterator<Item = (&'c Content, usize)>) -> Vec<(MemoryTier, i64)> {
+    memories.into_iter().map(|(content, count)| (content.tier, stored_bytes(content, count))).collect()
 }
 
 /// Whether new memories of these tiers and sizes would all fit now; what has ended does not count.
@@ -197,11 +196,13 @@ fn merge(writer: &mut Writer<'_>, policy: &Policy, caller: &Caller, memory: &Mem
         ));
     }
     let last_seen_at = Some(writer.now());
-    let merged = replace(writer, policy, caller, memory, content, None, |memory| memory.last_seen_at = last_seen_at)?;
+    // Its text and its time stay, and with them all that it is found by.
+    let made = Groundwork::default();
+    let merged = replace(writer, policy, caller, memory, content, &made, |memory| memory.last_seen_at = last_seen_at)?;
     Ok(Stored { memory: merged, merged: true })
 }
 
-/// Changes a memory. `embeddings` are those of a text that differs from the one it has.
+/// Changes a memory. `made`: what was made beforehand of the text it had and of the one it gets.
 ///
 /// # Errors
 /// `NotFound`; `QuotaExceeded` where it grows and does not fit; `Busy` where another change came in between.
@@ -211,19 +212,19 @@ pub fn patch(
     caller: &Caller,
     id: MemoryId,
     patch: Patch,
-    embeddings: Option<Vec<Embedding>>,
+    made: Groundwork,
 ) -> Result<Memory> {
     let memory = store_of::load(writer, caller.user.key, id)?;
     let content = patch.apply(&memory.content);
     let changes_text = content.text != memory.content.text;
-    if changes_text && embeddings.is_none() {
+    if changes_text && made.embeddings.is_none() {
         return Err(Error::Busy("the memory"));
     }
-    let embeddings = embeddings.filter(|_| changes_text);
+    let made = Groundwork { embeddings: made.embeddings.filter(|_| changes_text), ..made };
     let changes_tier = content.tier != memory.content.tier;
     let expires_at =
         if changes_tier { end_of(writer, policy, caller.user.key, content.tier, None)? } else { memory.expires_at };
-    replace(writer, policy, caller, &memory, content, embeddings.as_deref(), |memory| memory.expires_at = expires_at)
+    replace(writer, policy, caller, &memory, content, &made, |memory| memory.expires_at = expires_at)
 }
 
 /// Puts `content` in the place of what `memory` holds, if it fits.
@@ -233,18 +234,19 @@ fn replace(
     caller: &Caller,
     memory: &Memory,
     content: Content,
-    embeddings: Option<&[Embedding]>,
+    made: &Groundwork,
     change: impl FnOnce(&mut Memory),
 ) -> Result<Memory> {
     let user = caller.user.key;
     let kept = memory.size_bytes - stored_bytes(&memory.content, 0);
-    let vectors = embeddings.map_or(kept, |new| EMBEDDING_BYTES * i64::try_from(new.len()).unwrap_or(i64::MAX));
+    let vectors =
+        made.embeddings.as_ref().map_or(kept, |new| EMBEDDING_BYTES * i64::try_from(new.len()).unwrap_or(i64::MAX));
     let size_bytes = stored_bytes(&content, 0).saturating_add(vectors);
     let mut after = Memory { content, size_bytes, ..memory.clone() };
     change(&mut after);
     let step = Demand::of(Some((memory.content.tier, memory.size_bytes)), (after.content.tier, size_bytes));
     require(writer, policy, caller, step)?;
-    store_of::update(writer, user, memory, &after, embeddings)?;
+    store_of::update(writer, user, memory, &after, made)?;
     store_of::add_held(writer, user, memory.content.tier, held_by(memory).negated())?;
     store_of::add_held(writer, user, after.content.tier, held_by(&after))?;
     book(writer, &policy.quota, user, size_bytes - memory.size_bytes, act_on(&after, "update"))?;

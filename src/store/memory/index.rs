@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 use crate::domain::Result;
 use crate::domain::auth::UserKey;
 use crate::domain::memory::{Code, Content, Embedding, Memory, MemoryKey};
-use crate::domain::words::{date_words, index_words};
+use crate::domain::words::date_words;
 use crate::store::recall::{Change, Publication, Row, SessionHash, Version};
 use crate::store::{Reader, Writer, fault};
 
@@ -119,8 +119,14 @@ pub(super) fn insert_words(
     writer.memories.push((user, change));
 }
 
-pub(super) fn delete_words(writer: &mut Writer<'_>, user: UserKey, memory: MemoryKey, content: &Content) {
-    let terms = terms(user, &index_words(&content.text), content);
+pub(super) fn delete_words(
+    writer: &mut Writer<'_>,
+    user: UserKey,
+    memory: MemoryKey,
+    words: &[String],
+    content: &Content,
+) {
+    let terms = terms(user, words, content);
     writer.memories.push((user, Change::Words { memory: memory.0, terms, leaves: true }));
 }
 

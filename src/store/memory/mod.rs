@@ -46,8 +46,8 @@ use super::recall::Change;
 use super::{Reader, Writer, fault};
 use crate::domain::auth::UserKey;
 use crate::domain::memory::{
-    Content, Embedding, Filter, Memory, MemoryKey, MemoryTier, NewMemory, content_hash, json_of_metadata, json_of_tags,
-    normalised_text,
+    Content, Filter, Groundwork, Memory, MemoryKey, MemoryTier, NewMemory, content_hash, json_of_metadata,
+    json_of_tags, normalised_text,
 };
 use crate::domain::unit::{MemoryId, Timestamp};
 use crate::domain::words::index_words;
@@ -162,13 +162,13 @@ pub(crate) fn insert(
     Ok(memory)
 }
 
-/// Puts `after` in the place of `before`, with new vectors where there are some.
+/// Puts `after` in the place of `before`, with new vectors where there are some. `made`: what was made of both beforehand.
 pub(crate) fn update(
     writer: &mut Writer<'_>,
     user: UserKey,
     before: &Memory,
     after: &Memory,
-    embeddings: Option<&[Embedding]>,
+    made: &Groundwork,
 ) -> Result<()> {
     let content = &after.content;
     writer.execute(
@@ -190,12 +190,13 @@ pub(crate) fn update(
             content_hash(content),
         ],
     )?;
+    let embeddings = made.embeddings.as_deref();
     if let Some(embeddings) = embeddings {
         replace_vectors(writer, before.key, embeddings)?;
     }
     if before.content.text != content.text || before.content.timestamp != content.timestamp {
-        index::delete_words(writer, user, before.key, &before.content);
-        index::insert_words(writer, user, before.key, &index_words(&content.text), content);
+        index::delete_words(writer, user, before.key, &made.words_of(&before.content.text), &before.content);
+        index::insert_words(writer, user, before.key, &made.words_of(&content.text), content);
     }
     index::note_put(writer, user, after, embeddings);
     Ok(())
@@ -203,7 +204,7 @@ pub(crate) fn update(
 
 /// Takes a memory away with its vectors and words.
 pub(crate) fn delete(writer: &mut Writer<'_>, user: UserKey, memory: &Memory) -> Result<()> {
-    index::delete_words(writer, user, memory.key, &memory.content);
+    index::delete_words(writer, user, memory.key, &index_words(&memory.content.text), &memory.content);
     index::delete_vectors(writer, memory.key)?;
     writer.execute("DELETE FROM memories WHERE id = ?1", [memory.key.0])?;
     writer.memories.push((user, Change::Remove { key: memory.key.0 }));

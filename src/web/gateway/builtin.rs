@@ -72,13 +72,10 @@ impl Wanted {
 
     /// The answer. A text longer than the model's window has the mean of its windows.
     pub(super) async fn embed(&self, state: &AppState, known: &Known, tokens: i64) -> Result<String> {
-        let mut windows = Vec::new();
-        let mut counts = Vec::with_capacity(self.texts.len());
-        for text in &self.texts {
-            let of_text = state.embedder.windows(text).await?;
-            counts.push(of_text.len());
-            windows.extend(of_text);
-        }
+        let texts: Vec<&str> = self.texts.iter().map(String::as_str).collect();
+        let windows = state.embedder.windows_of(&texts).await?;
+        let counts: Vec<usize> = windows.iter().map(Vec::len).collect();
+        let windows = windows.into_iter().flatten().collect();
         let mut embeddings = state.embedder.embed(known.caller().user.key, windows).await?.into_iter();
         let mut data = Vec::with_capacity(counts.len());
         for (index, count) in counts.into_iter().enumerate() {

@@ -7,13 +7,15 @@ use serde_json::{Map, Value, json};
 
 use super::meter::Meter;
 use super::recall::Recalled;
+use super::watch::stopped;
 use crate::domain::gateway::Grant;
 use crate::domain::gateway::estimate::{Estimate, Family};
 use crate::domain::quota::Standing;
 use crate::domain::unit::ReservationId;
 use crate::domain::{Error, Result};
 use crate::service::gateway::{self, Owner};
-use crate::store::Commit;
+use crate::service::quota;
+use crate::store::{Commit, Store};
 use crate::web::state::AppState;
 
 /// How a call ended.
@@ -102,9 +104,46 @@ pub(super) struct Held {
     is_settled: bool,
 }
 
-/// Waits between tries to settle: the first, and how often it is doubled.
+/// Waits between tries to settle: the first, which is doubled from try to try, and the longest.
 const RETRY_WAIT: Duration = Duration::from_millis(10);
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often it is tried again while somebody waits for it.
 const RETRIES: u32 = 9;
+
+/// The end of a call, as it is booked.
+struct End {
+    store: Store,
+    policy: Arc<quota::Policy>,
+    owner: Owner,
+    hold: ReservationId,
+    amount: i64,
+    metadata: Option<Value>,
+}
+
+impl End {
+    async fn settle(&self) -> Result<Standing> {
+        let (policy, owner, hold, amount) = (self.policy.clone(), self.owner.clone(), self.hold, self.amount);
+        let metadata = self.metadata.clone();
+        self.store.write(move |writer| gateway::settle(writer, &policy, owner.holder(), hold, amount, metadata)).await
+    }
+
+    /// Books it, and tries again where the store is busy: so many times, and but once more when `over` is.
+    async fn book(&self, mut retries: u32, over: impl Future<Output = ()>) -> Result<Standing> {
+        let (mut over, mut wait) = (std::pin::pin!(over), RETRY_WAIT);
+        loop {
+            match self.settle().await {
+                Err(Error::Busy(_) | Error::Unavailable(_)) if retries > 0 => {}
+                settled => return settled,
+            }
+            retries -= 1;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = &mut over => retries = 0,
+            }
+            wait = wait.saturating_mul(2).min(RETRY_WAIT_MAX);
+        }
+    }
+}
 
 impl Held {
     pub(super) fn new(
@@ -208,47 +247,30 @@ impl Held {
     /// Books the end, and tries again where the store is busy: until it is booked, nobody is told.
     async fn book(&mut self, amount: i64, metadata: Option<Value>) -> Result<()> {
         self.kept().await?;
-        let mut wait = RETRY_WAIT;
-        for retry in 0..=RETRIES {
-            let (owner, hold, policy) = (self.owner.clone(), self.hold, self.state.quota.clone());
-            let metadata = metadata.clone();
-            let settled = self
-                .state
-                .store
-                .write(move |writer| gateway::settle(writer, &policy, owner.holder(), hold, amount, metadata))
-                .await;
-            match settled {
-                Ok(standing) => {
-                    self.standing = standing;
-                    self.is_settled = true;
-                    return Ok(());
-                }
-                Err(Error::Busy(_) | Error::Unavailable(_)) if retry < RETRIES => tokio::time::sleep(wait).await,
-                Err(error) => return Err(error),
-            }
-            wait *= 2;
-        }
-        Err(Error::Busy("the write queue"))
+        self.standing = self.end(amount, metadata).book(RETRIES, std::future::pending()).await?;
+        self.is_settled = true;
+        Ok(())
+    }
+
+    fn end(&self, amount: i64, metadata: Option<Value>) -> End {
+        let (store, policy) = (self.state.store.clone(), self.state.quota.clone());
+        End { store, policy, owner: self.owner.clone(), hold: self.hold, amount, metadata }
     }
 }
 
 impl Drop for Held {
-    /// A call that ended by a panic, or whose end could not be booked, is booked with its prompt; where even that fails, the
-    /// next start does it.
+    /// A call that ended by a panic, or whose end could not be booked, is booked with its prompt as soon as the store takes it;
+    /// where the program ends before, the next start does it.
     fn drop(&mut self) {
         if self.is_settled {
             return;
         }
-        let (owner, hold, policy) = (self.owner.clone(), self.hold, self.state.quota.clone());
-        let amount = self.facts.estimate.count;
         let mut metadata = self.facts.to_metadata();
         metadata.insert("outcome".to_owned(), json!("lost"));
-        let store = self.state.store.clone();
+        let end = self.end(self.facts.estimate.count, Some(Value::Object(metadata)));
+        let mut stop = self.state.calls.stopping();
         self.state.calls.start(async move {
-            let settled = store.write(move |writer| {
-                gateway::settle(writer, &policy, owner.holder(), hold, amount, Some(Value::Object(metadata)))
-            });
-            if let Err(error) = settled.await {
+            if let Err(error) = end.book(u32::MAX, stopped(&mut stop)).await {
                 tracing::error!(?error, "a call could not be settled; the next start settles it");
             }
         });

@@ -25,7 +25,7 @@ use super::edge::RequestId;
 use super::extract::RawBody;
 use super::problem::{Answer, Failure, Problem};
 use super::state::{AppState, Known};
-use crate::adapter::tokenizer;
+use crate::adapter::tokenizer::{self, INLINE_BYTES_MAX};
 use crate::domain::gateway::Endpoint;
 use crate::domain::gateway::body::Object;
 use crate::domain::gateway::estimate::{Family, Prompt};
@@ -102,6 +102,49 @@ async fn answer(endpoint: Endpoint, asked: Asked) -> Answer {
     }
 }
 
+/// What a body says of its call, without waiting for anything.
+struct Read {
+    request: Request,
+    object: Object,
+    recall: Option<Recall>,
+    /// What the model is called where it is served.
+    model: String,
+    target: Target,
+    /// Empty for the model inside, which counts its own texts.
+    prompt: Prompt,
+}
+
+/// Reads a body, which is looked through several times.
+fn read(
+    endpoint: Endpoint,
+    state: &AppState,
+    known: &Known,
+    headers: &HeaderMap,
+    text: String,
+) -> Result<Result<Read, Problem>> {
+    let config = &state.config.gateway;
+    let mut object = Object::parse(text)?;
+    Recall::require(endpoint, &object, headers, known)?;
+    if !config.stateful {
+        Request::refuse_state(endpoint, &object)?;
+    }
+    let request = Request::read(endpoint, &object)?;
+    let recall = Recall::read(endpoint, &mut object, headers)?;
+    let model = config.routes.resolve(&request.model).to_owned();
+    if endpoint == Endpoint::Embeddings && model == builtin::MODEL && builtin::is_offered(state) {
+        let target = Target::Builtin(builtin::Wanted::read(&object)?);
+        return Ok(Ok(Read { request, object, recall, model, target, prompt: Prompt::default() }));
+    }
+    let candidates = config.routes.candidates(&model);
+    if candidates.is_empty() {
+        let detail = format!("the model {:?} is not served here", request.model);
+        return Ok(Err(Problem::new(StatusCode::NOT_FOUND, "model_not_found", detail)));
+    }
+    let target = Target::Upstream { model: model.clone(), candidates };
+    let prompt = Prompt::read(endpoint, &object)?;
+    Ok(Ok(Read { request, object, recall, model, target, prompt }))
+}
+
 /// Everything that can be said of a call before anything is held for it.
 async fn prepare(
     endpoint: Endpoint,
@@ -112,33 +155,26 @@ async fn prepare(
     text: String,
 ) -> Result<Result<Call, Problem>> {
     let started = Instant::now();
-    let config = &state.config.gateway;
-    let mut object = Object::parse(text)?;
-    Recall::require(endpoint, &object, headers, known)?;
-    if !config.stateful {
-        Request::refuse_state(endpoint, &object)?;
-    }
-    let request = Request::read(endpoint, &object)?;
-    let recall = Recall::read(endpoint, &mut object, headers)?;
-    let model = config.routes.resolve(&request.model).to_owned();
-    let target = if endpoint == Endpoint::Embeddings && model == builtin::MODEL && builtin::is_offered(state) {
-        Target::Builtin(builtin::Wanted::read(&object)?)
+    // Another thread costs more than to read a short body; a long one would keep all other requests waiting.
+    let read = if text.len() <= INLINE_BYTES_MAX {
+        read(endpoint, state, known, headers, text)
     } else {
-        let candidates = config.routes.candidates(&model);
-        if candidates.is_empty() {
-            let detail = format!("the model {:?} is not served here", request.model);
-            return Ok(Err(Problem::new(StatusCode::NOT_FOUND, "model_not_found", detail)));
-        }
-        Target::Upstream { model: model.clone(), candidates }
+        let (state, known, headers) = (state.clone(), known.clone(), headers.clone());
+        let read = tokio::task::spawn_blocking(move || read(endpoint, &state, &known, &headers, text));
+        read.await.map_err(|panic| Error::Internal(format!("a request: {panic}")))?
+    };
+    let Read { request, mut object, recall, model, target, mut prompt } = match read? {
+        Ok(read) => read,
+        Err(problem) => return Ok(Err(problem)),
     };
     let (family, estimate, texts_tokens) = match &target {
         Target::Builtin(wanted) => (Family::Unknown, wanted.estimate(state).await?, 0),
         Target::Upstream { .. } => {
-            let mut prompt = Prompt::read(endpoint, &object)?;
             let family = Family::of(&model);
             let bytes = prompt.text_bytes();
             let tokens = tokenizer::count(family, std::mem::take(&mut prompt.texts)).await?;
-            (family, prompt.estimate(family, tokens, bytes, config.parts), tokens.saturating_add(prompt.tokens))
+            let estimate = prompt.estimate(family, tokens, bytes, state.config.gateway.parts);
+            (family, estimate, tokens.saturating_add(prompt.tokens))
         }
     };
     let mut facts = Facts {

@@ -11,17 +11,16 @@ use serde::Serialize;
 
 use super::parse;
 use crate::domain::memory::WINDOWS_MAX;
-use crate::domain::memory::transfer::{Batch, Format, Item, Records as Input, Report, Skipped, Terms};
+use crate::domain::memory::transfer::{Batch, Format, Item, Records as Input, Report, Terms};
 use crate::domain::{Error, Result, json};
 use crate::service::idempotency::Key;
-use crate::service::memory::{self, Look, Ready};
+use crate::service::memory::{self, Look};
 use crate::web::answer::{created, first_answer, respond};
 use crate::web::extract::{MaybeKey, Query, Records, absence, read_long_body, text_of};
 use crate::web::problem::{Answer, Problem};
 use crate::web::state::{AppState, Known};
 
-/// How often what is busy is asked again before an import gives up, and after how long each time.
-const TRIES: u32 = 100;
+/// After how long what is busy is asked again.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
 /// `POST /memory/import`
@@ -157,7 +156,7 @@ impl Import {
         if windows > WINDOWS_MAX {
             return Ok(None);
         }
-        let sizes = memory::sizes(std::slice::from_ref(&item.content), &[windows]);
+        let sizes = memory::sizes([(&item.content, windows)]);
         let policy = self.state.memory.clone();
         let decided = self.state.write(&self.known, move |writer, caller| {
             memory::require_room(writer, &policy, caller, &sizes).map_err(Error::without_index)
@@ -171,47 +170,21 @@ impl Import {
 
     /// Embeds and writes memories.
     async fn keep(&mut self, missing: Vec<(u64, Item)>) -> Result<Option<(u64, Error)>> {
-        let batch = Arc::new(self.prepare(missing).await?);
-        let mut tries = 0..TRIES;
-        let written = loop {
-            let (policy, batch) = (self.state.memory.clone(), Arc::clone(&batch));
-            let written =
-                self.state.write(&self.known, move |writer, caller| memory::keep(writer, &policy, caller, &batch));
-            match written.await {
-                Err(Error::Busy(_)) if tries.next().is_some() => tokio::time::sleep(TRY_AGAIN).await,
-                written => break written?,
-            }
-        };
-        self.report.imported += written.imported;
-        self.report.already_there += written.already_there;
-        self.report.skip_all(written.skipped);
-        Ok(written.refused.map(|(record, refusal)| {
-            self.state.note_refusal(&self.known, &refusal);
+        let Self { state, known, report, .. } = self;
+        let (state, known) = (&*state, &*known);
+        let cut = state.embedder.cut(memory::described(&missing)).await?;
+        let user = known.caller().user.key;
+        let made = memory::patiently(TRY_AGAIN, || state.embedder.complete(user, cut.clone())).await?;
+        let batch = Arc::new(memory::ready(missing, made, report));
+        let written = memory::patiently(TRY_AGAIN, || {
+            let (policy, batch) = (state.memory.clone(), Arc::clone(&batch));
+            state.write(known, move |writer, caller| memory::keep(writer, &policy, caller, &batch))
+        });
+        let refused = written.await?.tell(report);
+        Ok(refused.map(|(record, refusal)| {
+            state.note_refusal(known, &refusal);
             (record, Error::QuotaExceeded(refusal))
         }))
-    }
-
-    async fn prepare(&mut self, items: Vec<(u64, Item)>) -> Result<Vec<Ready>> {
-        let user = self.known.caller().user.key;
-        let mut tries = 0..TRIES;
-        let prepared = loop {
-            let described = items.iter().map(|(_, item)| (item.content.clone(), item.embedding.clone())).collect();
-            match self.state.embedder.prepare(user, described).await {
-                Err(Error::Busy(_)) if tries.next().is_some() => tokio::time::sleep(TRY_AGAIN).await,
-                prepared => break prepared?,
-            }
-        };
-        let mut batch = Vec::with_capacity(items.len());
-        for ((record, item), new) in items.into_iter().zip(prepared) {
-            match new.map(|new| Ready::of(record, &item, new)) {
-                Some(ready) => batch.push(ready),
-                None => self.report.skip(Skipped {
-                    record,
-                    reason: format!("input_context: must give at most {WINDOWS_MAX} windows of the model"),
-                }),
-            }
-        }
-        Ok(batch)
     }
 
     /// The report, kept where there is a key.

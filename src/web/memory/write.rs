@@ -9,7 +9,7 @@ use http::StatusCode;
 use super::answer::{BatchAnswer, DeleteAnswer, MemoryAnswer, SIMILAR_MAX, SimilarAnswer, StoreAnswer};
 use super::parse::{self, Described};
 use crate::domain::auth::Scope;
-use crate::domain::memory::{Content, Embedding, Memory, NewMemory, OnDuplicate, Patch, WINDOWS_MAX};
+use crate::domain::memory::{Content, Embedding, Memory, MemoryTier, NewMemory, OnDuplicate, Patch, WINDOWS_MAX};
 use crate::domain::unit::MemoryId;
 use crate::domain::{Error, Result};
 use crate::service::memory;
@@ -77,66 +77,32 @@ pub(in crate::web) async fn keep_exchange(state: &AppState, known: &Known, conte
     kept.await.map(drop)
 }
 
-/// Texts up to here are cut into words where they are; more would keep other requests waiting.
-const WORDS_INLINE_BYTES_MAX: usize = 8 * 1_024;
-
 /// Makes the embeddings that were not given, once it is likely that the memories fit.
 async fn embed_all(state: &AppState, known: &Known, batch: Vec<Described>) -> Result<Vec<NewMemory>> {
-    let mut windows = Vec::with_capacity(batch.len());
-    for described in &batch {
-        windows.push(match described.embedding {
-            Some(_) => Vec::new(),
-            None => cut(state, &described.content.text).await?,
-        });
+    let described = batch.into_iter().map(|described| (described.content, described.embedding)).collect();
+    let cut = state.embedder.cut(described).await?;
+    if !cut.fits() {
+        return Err(too_many_windows());
     }
-    let counts: Vec<usize> = windows.iter().map(|windows| windows.len().max(1)).collect();
-    let (mut contents, mut given): (Vec<Content>, Vec<Option<Embedding>>) = (Vec::new(), Vec::new());
-    for described in batch {
-        contents.push(described.content);
-        given.push(described.embedding);
+    if cut.lacks_embeddings() && state.memory.on_duplicate == OnDuplicate::Store {
+        require_room(state, known, memory::sizes(cut.counts())).await?;
     }
-    let texts: Vec<String> = windows.into_iter().flatten().collect();
-    if !texts.is_empty() && state.memory.on_duplicate == OnDuplicate::Store {
-        contents = require_room(state, known, contents, &counts).await?;
-    }
-    let mut made = state.embedder.embed(known.caller().user.key, texts).await?.into_iter();
-    let described = contents.into_iter().zip(given).zip(counts).map(|((content, given), count)| {
-        let embeddings = given.map_or_else(|| made.by_ref().take(count).collect(), |given| vec![given]);
-        (content, embeddings)
-    });
-    let described: Vec<(Content, Vec<Embedding>)> = described.collect();
-    let prepare = |(content, embeddings)| NewMemory::new(content, embeddings);
-    let text_bytes: usize = described.iter().map(|(content, _)| content.text.len()).sum();
-    if text_bytes <= WORDS_INLINE_BYTES_MAX {
-        return Ok(described.into_iter().map(prepare).collect());
-    }
-    let prepared = tokio::task::spawn_blocking(move || described.into_iter().map(prepare).collect());
-    prepared.await.map_err(|panic| Error::Internal(format!("the words of a text: {panic}")))
+    let memories = state.embedder.complete(known.caller().user.key, cut).await?;
+    Ok(memories.into_iter().flatten().collect())
 }
 
-/// The windows of a text.
-async fn cut(state: &AppState, text: &str) -> Result<Vec<String>> {
-    let windows = state.embedder.windows(text).await?;
-    if windows.len() > WINDOWS_MAX {
-        return Err(Error::invalid("input_context", format!("must give at most {WINDOWS_MAX} windows of the model")));
-    }
-    Ok(windows)
+fn too_many_windows() -> Error {
+    Error::invalid("input_context", format!("must give at most {WINDOWS_MAX} windows of the model"))
 }
 
 /// A look at the quota before embeddings are made, so that what is refused costs nothing. The write decides again.
-async fn require_room(
-    state: &AppState,
-    known: &Known,
-    contents: Vec<Content>,
-    counts: &[usize],
-) -> Result<Vec<Content>> {
-    let sizes = memory::sizes(&contents, counts);
+async fn require_room(state: &AppState, known: &Known, sizes: Vec<(MemoryTier, i64)>) -> Result<()> {
     let (policy, asked) = (state.memory.clone(), sizes.clone());
     if !state.read(known, move |reader, caller| memory::has_room(reader, &policy, caller, &asked)).await? {
         let policy = state.memory.clone();
         state.write(known, move |writer, caller| memory::require_room(writer, &policy, caller, &sizes)).await?;
     }
-    Ok(contents)
+    Ok(())
 }
 
 /// The memories most like one to be stored; one more than are named, since it may be merged with the nearest.
@@ -161,18 +127,13 @@ pub(in crate::web) async fn patch(
     Ok(Json(MemoryAnswer::of(known.caller().user.id, memory)))
 }
 
-/// Changes a memory. The embeddings of another text are made before the write begins.
+/// Changes a memory. The embeddings and the words of another text are made before the write begins.
 pub(in crate::web) async fn change(state: &AppState, known: &Known, id: MemoryId, patch: Patch) -> Result<Memory> {
     let before = state.read(known, move |reader, caller| memory::get(reader, caller, id)).await?;
-    let embeddings = match &patch.text {
-        Some(text) if *text != before.content.text => {
-            let windows = cut(state, text).await?;
-            Some(state.embedder.embed(known.caller().user.key, windows).await?)
-        }
-        _ => None,
-    };
+    let made = state.embedder.prepare_change(known.caller().user.key, before.content, &patch).await?;
+    let made = made.ok_or_else(too_many_windows)?;
     let policy = state.memory.clone();
-    state.write(known, move |writer, caller| memory::patch(writer, &policy, caller, id, patch, embeddings)).await
+    state.write(known, move |writer, caller| memory::patch(writer, &policy, caller, id, patch, made)).await
 }
 
 /// `DELETE /memory/{id}`

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
-use super::fake::{Act, Fake, Piece, said};
+use super::fake::{Act, Fake, Piece, answer, said};
 use super::{HELLO, TIERS, World, hello, upstream};
 use crate::suite::support::{TestApp, request};
 
@@ -64,6 +64,42 @@ async fn whatever_becomes_of_two_hundred_calls_the_limit_holds_and_nothing_stays
     let left = 1_000 - used;
     let status = world.app.enforce(&world.user, left.max(1)).await.status;
     assert_eq!(status, if left > 0 { 201 } else { 429 });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_whose_end_finds_no_place_in_the_write_queue_for_long_is_booked_once_there_is_one() {
+    let world = World::with("[store]\nwrite_queue = 1\ncommit_jobs_max = 1").await;
+    world.fake.next(Act::Slow(Duration::from_millis(300), answer("a", 2, 3).to_string()));
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let mut writes = JoinSet::new();
+    let full = async {
+        world.fake.asked(1).await;
+        let (begins, begun) = tokio::sync::oneshot::channel();
+        let [store, other] = [(); 2].map(|()| world.app.app.store().clone());
+        let work = move || {
+            let _ = begins.send(());
+            let _ = released.recv();
+        };
+        writes.spawn(async move {
+            let written = store.write(move |_| {
+                work();
+                Ok(())
+            });
+            written.await.unwrap();
+        });
+        begun.await.unwrap();
+        writes.spawn(async move { other.write(|_| Ok(())).await.unwrap() });
+    };
+    let (reply, ()) = tokio::join!(world.chat(hello(&json!({}))), full);
+    assert_eq!(reply.expect(503).json["error"]["code"], "busy");
+    // Long enough for one more try that finds no place.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(release);
+    writes.join_all().await;
+    world.settled().await;
+    let (amount, metadata) = World::only(&world.entries().await);
+    assert_eq!((amount, &metadata["outcome"]), (HELLO, &json!("lost")));
+    world.app.proves();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,7 @@
 //! Storing, reading, changing, deleting.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::{app_with, axis, bytes, size_of};
@@ -280,4 +282,21 @@ async fn a_repetition_is_stored_merged_or_refused_as_configured() {
     let there = app.store(&user, json!({"type": "note", "input_context": "Café", "session": "t"})).await.expect(200);
     assert_eq!(there.json["id"], merged["id"]);
     app.holds();
+}
+
+#[tokio::test]
+async fn a_long_deletion_of_many_is_not_cut_by_the_time_limit_of_requests() {
+    let app = app_with("[server]\nrequest_timeout = \"1s\"\n");
+    let user = app.user("a@example.org", "pro").await;
+    for text in ["one", "two"] {
+        app.note(&user, text).await;
+    }
+    // It waits for a write that takes longer.
+    let long = app.app.store().write(|_| {
+        std::thread::sleep(Duration::from_millis(1_300));
+        Ok(())
+    });
+    let (long, deleted) = tokio::join!(long, app.call("DELETE", "/memory?confirm=true", Some(&user.token), None));
+    long.unwrap();
+    assert_eq!(deleted.expect(200).json["deleted"], 2);
 }
