@@ -120,7 +120,7 @@ pub(crate) fn begin(writer: &mut Writer<'_>, user: UserKey) -> Result<()> {
          disabled_at = coalesce(disabled_at, ?2), erased_at = ?2 WHERE id = ?1",
         params![user.0, now.0],
     )?;
-    writer.users_erased.push(user);
+    writer.effects.users_erased.push(user);
     writer.execute(
         "INSERT INTO erasures (user_id, stage, position, counts, begun_at) VALUES (?1, 0, 0, ?2, ?3)",
         params![user.0, text_of(&progress.counts)?, now.0],

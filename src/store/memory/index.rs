@@ -116,12 +116,12 @@ pub(super) fn insert_words(
     content: &Content,
 ) {
     let change = Change::Words { memory: memory.0, terms: terms(user, words, content), leaves: false };
-    writer.memories.push((user, change));
+    writer.effects.memories.push((user, change));
 }
 
 pub(super) fn delete_words(writer: &mut Writer<'_>, user: UserKey, memory: MemoryKey, content: &Content) {
     let terms = terms(user, &index_words(&content.text), content);
-    writer.memories.push((user, Change::Words { memory: memory.0, terms, leaves: true }));
+    writer.effects.memories.push((user, Change::Words { memory: memory.0, terms, leaves: true }));
 }
 
 /// Notes that a memory is there in this form, with the codes of its embeddings where it has new ones.
@@ -135,13 +135,13 @@ pub(super) fn note_put(writer: &mut Writer<'_>, user: UserKey, memory: &Memory, 
         timestamp: content.timestamp,
     };
     let codes = embeddings.map(|embeddings| embeddings.iter().map(Code::of).collect());
-    writer.memories.push((user, Change::Put { row, codes }));
+    writer.effects.memories.push((user, Change::Put { row, codes }));
 }
 
 /// Writes the words of the changes from `first` on: those of all jobs of a commit at once, since FTS5 otherwise makes a piece
 /// of index at every savepoint, one a job, and then merges them.
 pub(crate) fn write_words(writer: &Writer<'_>, first: usize) -> Result<()> {
-    write_words_of(writer, writer.memories.get(first..).unwrap_or_default())
+    write_words_of(writer, writer.effects.memories.get(first..).unwrap_or_default())
 }
 
 /// Writes the words of some changes.
@@ -161,13 +161,13 @@ pub(super) fn write_words_of(writer: &Writer<'_>, changes: &[(UserKey, Change)])
 /// Counts this commit for each user whose memories it changes, and gives what it changes of whom.
 pub(crate) fn count_commit(writer: &mut Writer<'_>) -> Result<Vec<Publication>> {
     let mut of_users: BTreeMap<UserKey, Vec<Change>> = BTreeMap::new();
-    for (user, change) in std::mem::take(&mut writer.memories) {
+    for (user, change) in std::mem::take(&mut writer.effects.memories) {
         of_users.entry(user).or_default().push(change);
     }
     let mut publications: Vec<Publication> =
-        writer.users_erased.iter().map(|user| Publication::erasure(*user)).collect();
+        writer.effects.users_erased.iter().map(|user| Publication::erasure(*user)).collect();
     for (user, changes) in of_users {
-        if writer.users_erased.contains(&user) {
+        if writer.effects.users_erased.contains(&user) {
             continue;
         }
         let mut statement = writer.prepare(

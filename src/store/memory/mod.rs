@@ -184,7 +184,7 @@ pub(crate) fn delete(writer: &mut Writer<'_>, user: UserKey, memory: &Memory) ->
     index::delete_words(writer, user, memory.key, &memory.content);
     index::delete_vectors(writer, memory.key)?;
     writer.execute("DELETE FROM memories WHERE id = ?1", [memory.key.0])?;
-    writer.memories.push((user, Change::Remove { key: memory.key.0 }));
+    writer.effects.memories.push((user, Change::Remove { key: memory.key.0 }));
     Ok(())
 }
 
@@ -193,7 +193,7 @@ pub(crate) fn delete(writer: &mut Writer<'_>, user: UserKey, memory: &Memory) ->
 /// memory, which has forgotten the user.
 pub(crate) fn erase_some(writer: &mut Writer<'_>, user: UserKey, limit: usize, text_bytes: usize) -> Result<usize> {
     let sql = concat!("SELECT ", memory_columns!(), " FROM memories WHERE user_id = ?1 ORDER BY id LIMIT 1");
-    let before = writer.memories.len();
+    let before = writer.effects.memories.len();
     let (mut count, mut bytes) = (0, 0_usize);
     while count < limit && bytes < text_bytes {
         let next = writer.prepare(sql)?.query_row([user.0], memory_of).optional().map_err(fault)?;
@@ -202,7 +202,7 @@ pub(crate) fn erase_some(writer: &mut Writer<'_>, user: UserKey, limit: usize, t
         delete(writer, user, &memory)?;
         count += 1;
     }
-    let changes = writer.memories.split_off(before);
+    let changes = writer.effects.memories.split_off(before);
     index::write_words_of(writer, &changes)?;
     if count == 0 {
         writer.execute("DELETE FROM memory_totals WHERE user_id = ?1", [user.0])?;

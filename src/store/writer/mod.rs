@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::meters::{Entries, Meters};
+use super::effects::Effects;
+use super::meters::Meters;
 use super::recall::{Publication, Recall};
 use super::{Reader, StoreOptions, Writer, fault, memory};
 use crate::clock::Clock;
@@ -125,18 +126,6 @@ pub(super) fn start(connection: Connection, clock: Clock, shared: Shared, option
     Ok(Handle { queue: Mutex::new(Some(sender)), thread: Mutex::new(Some(handle)), meters: shared.meters })
 }
 
-/// What the jobs of a group touched.
-struct Touched {
-    /// Who may do what.
-    auth: bool,
-    /// Something was erased for good.
-    erased: bool,
-    /// The ledger, by entries.
-    entries: Entries,
-    /// Whose memories, and how.
-    memories: Vec<Publication>,
-}
-
 struct Thread {
     connection: Connection,
     clock: Clock,
@@ -195,20 +184,20 @@ impl Thread {
         self.run_statement("BEGIN IMMEDIATE")?;
         let run = catch_unwind(AssertUnwindSafe(|| self.run_all(jobs)));
         let run = run.unwrap_or_else(|panic| Err(Error::Internal(format!("a commit panicked: {}", text_of(&*panic)))));
-        let result = run.and_then(|touched| {
-            let Some(touched) = touched else { return self.run_statement("ROLLBACK").map(|()| None) };
-            self.recall.announce(&touched.memories);
-            self.run_statement("COMMIT").map(|()| Some(touched))
+        let result = run.and_then(|done| {
+            let Some((effects, publications)) = done else { return self.run_statement("ROLLBACK").map(|()| None) };
+            self.recall.announce(&publications);
+            self.run_statement("COMMIT").map(|()| Some((effects, publications)))
         });
         match result {
             Ok(None) => Ok(()),
-            Ok(Some(touched)) => {
-                self.publish(touched.memories);
-                if touched.auth {
+            Ok(Some((effects, publications))) => {
+                self.publish(publications);
+                if effects.auth {
                     self.auth_version.fetch_add(1, Ordering::AcqRel);
                 }
-                self.meters.count(&touched.entries);
-                if touched.erased {
+                self.meters.count(&effects.entries);
+                if effects.erased {
                     self.log.forget_erased(&reader_of(&self.connection, &self.clock));
                 }
                 Ok(())
@@ -233,28 +222,20 @@ impl Thread {
         }
     }
 
-    /// Runs every job and tells what they touched; nothing where the only one failed, and there is nothing to commit. One
-    /// that is alone needs no savepoint, for which SQLite would copy each page that it changes.
-    fn run_all(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<Option<Touched>> {
+    /// Runs every job and returns what they brought about, with the changes for the index; nothing where the only one failed,
+    /// and there is nothing to commit. A single job needs no savepoint, for which SQLite would copy each page that it changes.
+    fn run_all(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<Option<(Effects, Vec<Publication>)>> {
         self.notice_other_processes()?;
         let reader = reader_of(&self.connection, &self.clock);
         let auth_version = self.auth_version.load(Ordering::Acquire);
-        let mut writer = Writer {
-            reader,
-            auth_version,
-            auth_touched: false,
-            erased: false,
-            memories: Vec::new(),
-            users_erased: Vec::new(),
-            entries: Entries::default(),
-        };
+        let mut writer = Writer { reader, auth_version, effects: Effects::default() };
         let is_alone = jobs.len() == 1;
         let is_suspect = !is_alone && self.words_suspect_until.is_some_and(|until| Instant::now() < until);
         for job in jobs {
             if !is_alone {
                 self.run_statement("SAVEPOINT job")?;
             }
-            let before = (writer.memories.len(), writer.users_erased.len(), writer.entries);
+            let mark = writer.effects.mark();
             let mut keep = job.run(&mut writer);
             // A full disk or an I/O error may have rolled back the whole group: then no neighbour is acknowledged.
             if self.connection.is_autocommit() {
@@ -264,7 +245,7 @@ impl Thread {
                 return Ok(None);
             }
             if is_suspect && keep {
-                match self.write_words_now(&writer, before.0) {
+                match self.write_words_now(&writer, mark.memories) {
                     Err(error @ Error::Internal(_)) => {
                         tracing::error!(?error, "the words of a write could not be entered; it is not kept");
                         keep = false;
@@ -276,9 +257,7 @@ impl Thread {
             }
             if !keep {
                 self.run_statement("ROLLBACK TO job")?;
-                writer.memories.truncate(before.0);
-                writer.users_erased.truncate(before.1);
-                writer.entries = before.2;
+                writer.effects.roll_back(mark);
             }
             if !is_alone {
                 self.run_statement("RELEASE job")?;
@@ -287,8 +266,8 @@ impl Thread {
         if !is_suspect {
             memory::write_words(&writer, 0)?;
         }
-        let memories = memory::count_commit(&mut writer)?;
-        Ok(Some(Touched { auth: writer.auth_touched, erased: writer.erased, memories, entries: writer.entries }))
+        let publications = memory::count_commit(&mut writer)?;
+        Ok(Some((writer.effects, publications)))
     }
 
     /// Writes the words of the changes from `first` on, down to the pages: FTS5 keeps them back until the next savepoint, and
@@ -328,5 +307,45 @@ fn fate_of(error: &Error) -> Fate {
         Error::Unavailable(why) => Fate::Lost(why.clone()),
         Error::Internal(_) => Fate::Lost(NOT_COMMITTED.to_owned()),
         other => Fate::Lost(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn a_job_that_fails_takes_back_what_it_touched_and_its_neighbours_keep_theirs() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), Clock::system(), &StoreOptions::default()).unwrap();
+        let together = |keeps: [bool; 2]| {
+            let (begun, has_begun) = channel();
+            let (go_on, may_go_on) = channel();
+            let holds = store.inner.writer.submit(move |_| {
+                begun.send(()).unwrap();
+                may_go_on.recv().map_err(|_| Error::Busy("the test"))
+            });
+            has_begun.recv().unwrap();
+            let jobs = keeps.map(|keeps| {
+                let job = move |writer: &mut Writer<'_>| {
+                    writer.touch_auth();
+                    writer.leave_no_trace();
+                    if keeps { Ok(()) } else { Err(Error::Busy("the test")) }
+                };
+                store.inner.writer.submit(job).unwrap()
+            });
+            let look = store.inner.writer.submit(|writer| Ok((writer.effects.auth, writer.effects.erased))).unwrap();
+            let before = store.auth_version();
+            go_on.send(()).unwrap();
+            holds.unwrap().blocking_recv().unwrap().unwrap();
+            let kept = jobs.map(|job| job.blocking_recv().unwrap().is_ok());
+            assert_eq!(kept, keeps);
+            (look.blocking_recv().unwrap().unwrap(), store.auth_version() - before)
+        };
+        assert_eq!(together([false, false]), ((false, false), 0));
+        assert_eq!(together([true, false]), ((true, true), 1));
     }
 }
