@@ -8,7 +8,7 @@ use crate::domain::ledger::{Entry, NewEntry, ResourceType, Source};
 use crate::domain::quota::{
     Holder, Maker, Reservation, Resolution, SETTLE_MS_MAX, Standing, Tiers, Usage, window_days,
 };
-use crate::domain::unit::{ReservationId, Timestamp};
+use crate::domain::unit::{DAY_MS, ReservationId, Timestamp};
 use crate::domain::{Error, Result};
 use crate::store::{Reader, Writer, ledger, quota as store};
 
@@ -297,7 +297,7 @@ pub fn note_refusals(writer: &mut Writer<'_>, refusals: &[((UserKey, ResourceTyp
 pub fn purge_refusals(writer: &mut Writer<'_>) -> Result<bool> {
     const SLICE: usize = 500;
     /// The longest look back, 366 days, and a day.
-    const KEPT_MS: i64 = 367 * 86_400_000;
+    const KEPT_MS: i64 = 367 * DAY_MS;
     let before = writer.now().plus_millis(-KEPT_MS);
     Ok(store::purge_refusals(writer, before, SLICE)? == SLICE)
 }

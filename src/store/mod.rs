@@ -377,3 +377,8 @@ fn fault(error: rusqlite::Error) -> Error {
         _ => Error::Internal(format!("sqlite: {error}")),
     }
 }
+
+/// A count or a length, as SQL takes it.
+fn sql_number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -5,7 +5,7 @@ mod attempt;
 use std::error::Error as _;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use super::http_client;
 use crate::config;
 use crate::domain::gateway::figures::{FaultKind, Figures};
 use crate::domain::{Error, Result};
+use crate::lock::lock;
 use attempt::{Attempt, Meters};
 
 /// Longest wait for a connection: one that takes longer is as good as none. Where an upstream's own time is not much longer,
@@ -86,12 +87,12 @@ pub struct Asked(Mutex<Option<Arc<str>>>);
 
 impl Asked {
     fn note(&self, upstream: Option<&Arc<str>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = upstream.cloned();
+        *lock(&self.0) = upstream.cloned();
     }
 
     /// Its name.
     pub fn upstream(&self) -> Option<Arc<str>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 }
 
@@ -148,7 +149,6 @@ impl Upstreams {
     /// # Errors
     /// `Internal` where the HTTP client cannot be set up.
     pub fn new(config: &config::Gateway) -> Result<Self> {
-        let failed = |error: &dyn fmt::Display| Error::Internal(format!("the client of upstreams: {error}"));
         let shared = client(&[], CONNECT_TIMEOUT)?;
         let meters = Meters::new()?;
         let upstream = |upstream: &config::Upstream| {
@@ -190,7 +190,7 @@ impl Upstreams {
     /// Takes what has come of the attempts since it was taken last, of each upstream that was asked.
     pub fn take_figures(&self) -> Vec<(Arc<str>, Figures)> {
         let take = |upstream: &Upstream| {
-            let figures = std::mem::take(&mut *upstream.figures.lock().unwrap_or_else(PoisonError::into_inner));
+            let figures = std::mem::take(&mut *lock(&upstream.figures));
             (Arc::clone(&upstream.name), figures)
         };
         self.list.iter().map(take).filter(|(_, figures)| figures.calls > 0).collect()
@@ -201,7 +201,7 @@ impl Upstreams {
         for upstream in &self.list {
             let own = figures.iter().filter(|(name, _)| *name == upstream.name);
             for (_, figures) in own {
-                upstream.figures.lock().unwrap_or_else(PoisonError::into_inner).add(figures);
+                lock(&upstream.figures).add(figures);
             }
         }
     }

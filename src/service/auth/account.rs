@@ -7,7 +7,7 @@ use super::link::{self, Link};
 use crate::clock::Clock;
 use crate::domain::agent::EndReason;
 use crate::domain::audit::{Actor, NewAct};
-use crate::domain::auth::{Caller, Credential, Role, User, UserFilter, UserKey, email_key};
+use crate::domain::auth::{Caller, Credential, Role, User, UserFilter, UserKey};
 use crate::domain::ledger::Entry;
 use crate::domain::page::{Page, Paging};
 use crate::domain::quota::Tiers;
@@ -270,7 +270,7 @@ pub fn has_admin(reader: &Reader<'_>) -> Result<bool> {
 /// # Errors
 /// `NotFound`.
 pub fn load_by_email(reader: &Reader<'_>, email: &str) -> Result<User> {
-    store::find_user_by_email(reader, &email_key(email))?.ok_or(Error::NotFound("the user"))
+    store::find_user_by_email(reader, email)?.ok_or(Error::NotFound("the user"))
 }
 
 /// The user with a public id.

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use super::lacks_embedding;
 use crate::domain::auth::{Caller, UserKey};
 use crate::domain::memory::{
     Embedding, Evidence, Filter, Hit, Memory, MemoryKey, Mode, Parts, Rarities, fuse, rounded, weighed,
@@ -269,7 +270,7 @@ pub fn similar(reader: &Reader<'_>, caller: &Caller, id: MemoryId, limit: usize)
     let memory = store_of::load(reader, user, id)?;
     let embeddings = store_of::load_embeddings(reader, memory.key)?;
     if embeddings.is_empty() {
-        return Err(Error::Internal("a memory without an embedding".to_owned()));
+        return Err(lacks_embedding());
     }
     nearest(reader, user, &embeddings, Some(memory.key), limit, 0.0)
 }

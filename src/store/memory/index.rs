@@ -8,8 +8,8 @@ use crate::domain::Result;
 use crate::domain::auth::UserKey;
 use crate::domain::memory::{Code, Content, Embedding, Memory, MemoryKey};
 use crate::domain::words::{date_words, index_words};
-use crate::store::recall::{Change, Publication, Row, SessionHash, Version};
-use crate::store::{Reader, Writer, fault};
+use crate::store::recall::{Change, Changes, Publication, Row, SessionHash, Version};
+use crate::store::{Reader, Writer, fault, sql_number};
 
 /// A memory's windows are one range of vector ids: its own id, shifted by this many bits, and the window.
 const WINDOW_BITS: u32 = 12;
@@ -45,19 +45,22 @@ pub(super) fn delete_vectors(writer: &mut Writer<'_>, memory: MemoryKey) -> Resu
 pub(crate) fn pack_vectors(writer: &mut Writer<'_>, first: MemoryKey, last: MemoryKey) -> Result<()> {
     /// Vectors that are written anew at most, 1.5 MiB.
     const VECTORS_MAX: usize = 1_024;
-    let range = [vector_ids(first.0).0, vector_ids(last.0).1];
+    let (low, high) = (vector_ids(first.0).0, vector_ids(last.0).1);
     let mut vectors: Vec<(i64, Vec<u8>)> = Vec::new();
     {
         let mut statement =
-            writer.prepare("SELECT id, embedding FROM vectors WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT 1025")?;
-        for vector in statement.query_map(range, |row| Ok((row.get(0)?, row.get(1)?))).map_err(fault)? {
+            writer.prepare("SELECT id, embedding FROM vectors WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3")?;
+        for vector in statement
+            .query_map([low, high, sql_number(VECTORS_MAX + 1)], |row| Ok((row.get(0)?, row.get(1)?)))
+            .map_err(fault)?
+        {
             vectors.push(vector.map_err(fault)?);
         }
     }
     if vectors.len() > VECTORS_MAX {
         return Ok(());
     }
-    writer.execute("DELETE FROM vectors WHERE id BETWEEN ?1 AND ?2", range)?;
+    writer.execute("DELETE FROM vectors WHERE id BETWEEN ?1 AND ?2", [low, high])?;
     for vector in vectors {
         writer.insert("INSERT INTO vectors (id, embedding) VALUES (?1, ?2)", vector)?;
     }
@@ -165,7 +168,7 @@ pub(crate) fn count_commit(writer: &mut Writer<'_>) -> Result<Vec<Publication>> 
         of_users.entry(user).or_default().push(change);
     }
     let mut publications: Vec<Publication> =
-        writer.effects.users_erased.iter().map(|user| Publication::erasure(*user)).collect();
+        writer.effects.users_erased.iter().map(|user| Publication::Erasure(*user)).collect();
     for (user, changes) in of_users {
         if writer.effects.users_erased.contains(&user) {
             continue;
@@ -176,7 +179,7 @@ pub(crate) fn count_commit(writer: &mut Writer<'_>) -> Result<Vec<Publication>> 
         )?;
         let version = statement.query_row([user.0], |row| row.get(0)).map_err(fault)?;
         drop(statement);
-        publications.push(Publication::new(user, version, changes));
+        publications.push(Publication::Changes(Changes::new(user, version, changes)));
     }
     Ok(publications)
 }

@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 
 use super::id::{self, Table};
 use super::recall::Change;
-use super::{Reader, Writer, fault};
+use super::{Reader, Writer, fault, sql_number};
 use crate::domain::auth::UserKey;
 use crate::domain::memory::{
     Content, Embedding, Filter, Memory, MemoryKey, MemoryTier, NewMemory, content_hash, json_of_metadata, json_of_tags,
@@ -36,10 +36,11 @@ pub(crate) use index::{
     count_commit, find_setting, has_vectors, load_embeddings, merge_words, pack_vectors, replace_vectors, set_setting,
     write_words,
 };
+pub(super) use repair::memory_sums;
 pub(crate) use repair::{clear_words, delete_lost_vectors, enter_words, list_unembedded, restore_totals};
 pub(crate) use source::{has_source, note_source, release_source};
 pub(crate) use totals::{
-    Held, add_held, book_ends, booked_until, due_users, ended, held, held_of_tier, list_ended, purge_ended,
+    Amounts, add_held, book_ends, booked_until, due_users, ended, held, held_of_tier, list_ended, purge_ended,
 };
 
 /// A tier as a number.
@@ -90,7 +91,7 @@ fn metadata_of(json: Option<&str>) -> Map<String, Value> {
 }
 
 fn text_bytes(content: &Content) -> i64 {
-    i64::try_from(content.text.len()).unwrap_or(i64::MAX)
+    sql_number(content.text.len())
 }
 
 /// Writes a memory with its vectors and words. What it counts with is booked by the caller, in the same transaction.
@@ -360,7 +361,7 @@ pub(crate) fn recent_kinds(reader: &Reader<'_>, user: UserKey, limit: usize) -> 
              WHERE user_id = ?1 AND (expires_at IS NULL OR expires_at > ?2) ORDER BY id DESC LIMIT 1000) \
          GROUP BY type ORDER BY count(*) DESC, type LIMIT ?3",
     )?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let limit = sql_number(limit);
     let rows = statement.query_map(params![user.0, reader.now().0, limit], |row| row.get(0));
     rows.and_then(Iterator::collect).map_err(fault)
 }
@@ -380,7 +381,7 @@ pub(crate) fn neighbours(reader: &Reader<'_>, user: UserKey, memory: &Memory, co
         " FROM memories INDEXED BY memories_session WHERE user_id = ?1 AND session = ?2 AND (timestamp, id) > (?3, ?4) \
          AND (expires_at IS NULL OR expires_at > ?5) ORDER BY timestamp, id LIMIT ?6"
     );
-    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    let count = sql_number(count);
     let mut around = Vec::new();
     for sql in [before, after] {
         around.reverse();
@@ -405,7 +406,7 @@ pub(crate) fn list_all(reader: &Reader<'_>, after: MemoryKey, limit: usize) -> R
     let sql =
         concat!("SELECT ", memory_columns!(), ", memories.user_id FROM memories WHERE id > ?1 ORDER BY id LIMIT ?2");
     let mut statement = reader.prepare(sql)?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let limit = sql_number(limit);
     let rows = statement.query_map(params![after.0, limit], |row| Ok((UserKey(row.get(12)?), memory_of(row)?)));
     rows.and_then(Iterator::collect).map_err(fault)
 }

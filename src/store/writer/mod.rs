@@ -11,7 +11,7 @@ mod log;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use super::recall::{Publication, Recall};
 use super::{Reader, StoreOptions, Writer, fault, memory};
 use crate::clock::Clock;
 use crate::domain::{Error, Result};
+use crate::lock::lock;
 pub use job::Commit;
 use job::{Fate, Job, text_of};
 use log::Log;
@@ -65,7 +66,7 @@ impl Handle {
     }
 
     fn queue(&self, job: Box<dyn Job>) -> Result<()> {
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = lock(&self.queue);
         let Some(sender) = queue.as_ref() else { return Err(Error::Unavailable("the store is closed".to_owned())) };
         match sender.try_send(job) {
             Ok(()) => {
@@ -79,8 +80,8 @@ impl Handle {
 
     /// Lets the thread finish what waits and end.
     pub(super) fn close(&self) {
-        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(lock(&self.queue).take());
+        let thread = lock(&self.thread).take();
         if let Some(thread) = thread {
             // The thread's own panics are caught job by job; one outside a job has been printed by the panic hook.
             let _ = thread.join();
