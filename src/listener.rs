@@ -131,8 +131,8 @@ impl Activity {
         lock(&self.waiting)
     }
 
-    /// Ends where for the whole of the patience for heads nothing has begun, ended or been open, or where the client has
-    /// taken nothing of an answer for the patience for answers, which it tells.
+    /// False once nothing has begun, ended or been open for `patience.head`; true once the client has taken nothing of
+    /// an answer for `patience.answer`.
     async fn quiet(&self, patience: Patience) -> bool {
         loop {
             let before = self.counts();

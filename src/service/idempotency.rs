@@ -1,4 +1,4 @@
-//! The first answer again for those who must ask twice.
+//! A repeated request gets the first answer again.
 
 use crate::domain::auth::UserKey;
 use crate::domain::unit::DAY_MS;

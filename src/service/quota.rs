@@ -74,8 +74,8 @@ fn booked_standing(
     Ok(Standing { resource, usage, limit, resets_at })
 }
 
-/// How `resource` stands in the transaction that will write: where `wanted` does not fit, what has expired is booked out
-/// first, so that nothing is refused or cut for its sake.
+/// How `resource` stands in the transaction that will write. Where `wanted` does not fit, expired holds and memories
+/// are booked out first, so that they cause no refusal and cut nothing short.
 ///
 /// # Errors
 /// Where the store cannot be written.
@@ -127,7 +127,7 @@ pub fn require(
     }
 }
 
-/// Who a hold of this caller belongs to.
+/// The maker of a hold that this caller makes.
 fn maker_of(caller: &Caller) -> Maker {
     match (caller.acting, caller.credential) {
         (Some(user), _) => Maker::Acting(user),
@@ -171,7 +171,8 @@ pub struct Settlement {
     pub late: bool,
 }
 
-/// Records what was really used of a hold, in the window it was made for. Once; a repeat of the same answers the same.
+/// Records what was really used of a hold, in the window it was made for. This happens once; a repeat with the same
+/// amount gets the same answer.
 ///
 /// # Errors
 /// `NotFound` for another user's; `Conflict` where it was resolved otherwise, was made by another, or is too old.
@@ -282,7 +283,7 @@ pub fn tidy_reservations(writer: &mut Writer<'_>) -> Result<bool> {
     Ok(freed == SLICE || purged == SLICE)
 }
 
-/// Writes down how often whom was refused what, by the hour.
+/// Writes down how often each user was refused each resource, by the hour.
 ///
 /// # Errors
 /// Where the store cannot be written.

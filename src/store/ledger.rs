@@ -142,7 +142,7 @@ pub(crate) fn append(writer: &mut Writer<'_>, new: &NewEntry, recorded_on: Day) 
     })
 }
 
-/// Counts an entry of tokens by its model; one that takes another back, by that one's.
+/// Counts an entry of tokens by its model; a reversal by the model of the entry it takes back.
 fn count_model(writer: &mut Writer<'_>, new: &NewEntry) -> Result<()> {
     let found = match new.reverses {
         None => ModelUse::of(new.metadata.as_ref(), new.amount),

@@ -207,8 +207,8 @@ impl Store {
         tokio::task::spawn_blocking(read).await.map_err(|panic| Error::Internal(format!("a read panicked: {panic}")))?
     }
 
-    /// As [`Store::read`], for what looks through the memories of `user`: while they are being read into the index, others of
-    /// theirs wait without one of the few places of readers.
+    /// As [`Store::read`], for a search through the memories of `user`: while these are being loaded into the index,
+    /// the user's other searches wait without taking one of the few reader connections.
     ///
     /// # Errors
     /// As [`Store::read`].

@@ -191,14 +191,15 @@ fn scan_late(
     Ok((parts, next))
 }
 
-/// What is recorded from this instant on stays as it is while the days before `before` are closed: who asks now and then what
-/// is new must get to see it, whichever day it counts in. A day later than the days that are closed, since zones differ.
+/// What is recorded from this instant on stays as it is while the days before `before` are closed: a client that asks
+/// now and then for what is new must see it, whichever day it counts in. A day later than the days that are closed,
+/// since zones differ.
 fn young_from(before: Day) -> i64 {
     (i64::from(before.0) + 1) * DAY_MS
 }
 
-/// The newest entry of all, whosever it is. It stays: SQLite would give its row once more, and there are those who still know
-/// it by that.
+/// The newest entry of all users; 0 without any. It stays: SQLite would give its row id to another entry, and clients
+/// may still hold the old one's id.
 pub(super) fn newest_row(reader: &Reader<'_>) -> Result<i64> {
     let sql = "SELECT coalesce(max(id), 0) FROM ledger";
     reader.prepare(sql)?.query_row([], |row| row.get(0)).map_err(fault)
@@ -324,8 +325,8 @@ fn followers(
 /// The entry that follows `part` in its chain: found by walking back from `above`, or from the newest entry of the day on
 /// which the part was recorded, whichever is nearer.
 ///
-/// It may be the very next row, while the newest entry of the day is far; or it may be the day's only one, with the rows of
-/// many others between. So both ways are gone in turn, each time twice as far as the time before.
+/// It may be the very next row, while the newest entry of the day is far; or it may be the day's only one, with the
+/// rows of many others between. So it is looked for both ways in turn, each time twice as far as before.
 fn find_follower(reader: &Reader<'_>, bucket: BucketKey, part: &Part, above: Option<i64>) -> Result<Option<i64>> {
     let mut start = above;
     let recorded_on = part.recorded_at.div_euclid(DAY_MS);

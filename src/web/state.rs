@@ -114,7 +114,7 @@ impl Noted {
         lock(&self.used).drain().collect()
     }
 
-    /// Takes how often whom was refused what, by the hour (its first instant).
+    /// Takes how often each user was refused each resource, by the hour (its first instant).
     pub(crate) fn take_refusals(&self) -> Vec<((UserKey, ResourceType, Timestamp), i64)> {
         lock(&self.refusals).drain().collect()
     }
@@ -135,7 +135,7 @@ impl Known {
         self.presented.bearer.map(|bearer| bearer.hash)
     }
 
-    /// At which number of the commits that change who may do what the guard looked.
+    /// The store's `auth_version` when the guard looked.
     pub(super) const fn version(&self) -> u64 {
         self.version
     }
@@ -192,8 +192,8 @@ impl AppState {
         self.store.clock().now()
     }
 
-    /// Lets a caller in who has `scope` (none: any credential). Who was let in a moment ago is remembered, as a hint
-    /// only: each transaction proves it again.
+    /// Lets a caller with `scope` in (none: any credential). A caller who was let in a moment ago is remembered, as a
+    /// hint only: each transaction proves it again.
     pub(super) async fn admit(&self, presented: Presented, scope: Option<Scope>) -> Result<Known> {
         let version = self.store.auth_version();
         // What a remembered caller lacks it may have been given since, by the command line: then there is another look.

@@ -25,8 +25,8 @@ use crate::domain::{Error, Result};
 use crate::lock::lock;
 use attempt::{Attempt, Meters};
 
-/// Longest wait for a connection: one that takes longer is as good as none. Where an upstream's own time is not much longer,
-/// a little less than that, so that it is known what took so long.
+/// Longest wait for a connection: at most 90 % of the upstream's own time-out, so that a slow connection can be told
+/// from a slow answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shortest key that is looked for in what is passed on: a word that stands for none may be anywhere.
 const KEY_BYTES_MIN: usize = 8;

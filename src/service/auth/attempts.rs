@@ -69,7 +69,7 @@ fn keys(address: IpAddr, email: &str) -> [(Key, usize); 2] {
     [((address, Some(hash_of(&email_key(email)))), PAIR_MAX), ((address, None), ADDRESS_MAX)]
 }
 
-/// Whoever has one IPv6 address has the /64 around it.
+/// A client with one IPv6 address usually has the whole /64 around it.
 fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),

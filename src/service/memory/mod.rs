@@ -218,7 +218,7 @@ fn end_of(
     Ok(Some(end.max(booked_until.plus_millis(1))))
 }
 
-/// The refusal to do what is not there for want of an embedder.
+/// A fault of ours: a memory arrived without its embedding.
 fn lacks_embedding() -> Error {
     Error::Internal("a memory without an embedding".to_owned())
 }

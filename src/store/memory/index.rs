@@ -39,9 +39,9 @@ pub(super) fn delete_vectors(writer: &mut Writer<'_>, memory: MemoryKey) -> Resu
     Ok(())
 }
 
-/// Writes the vectors between two memories anew, whosever they are, so that they lie close: SQLite gives a page back only when
-/// less than a third of it is used, and where every other memory was deleted no page is. Not where there are many: then enough of
-/// them are left on each page.
+/// Rewrites the vectors between two memories, of all users, so that they lie close together: SQLite frees a page only
+/// when less than a third of it is used, which never happens where every other memory was deleted. Leaves them alone
+/// where there are many: then each page is used well enough.
 pub(crate) fn pack_vectors(writer: &mut Writer<'_>, first: MemoryKey, last: MemoryKey) -> Result<()> {
     /// Vectors that are written anew at most, 1.5 MiB.
     const VECTORS_MAX: usize = 1_024;
@@ -161,7 +161,7 @@ pub(super) fn write_words_of(writer: &Writer<'_>, changes: &[(UserKey, Change)])
     Ok(())
 }
 
-/// Counts this commit for each user whose memories it changes, and gives what it changes of whom.
+/// Counts this commit for each user whose memories it changes, and returns the changes by user.
 pub(crate) fn count_commit(writer: &mut Writer<'_>) -> Result<Vec<Publication>> {
     let mut of_users: BTreeMap<UserKey, Vec<Change>> = BTreeMap::new();
     for (user, change) in std::mem::take(&mut writer.effects.memories) {

@@ -2,11 +2,11 @@
 //! of words that were asked for. It is derived from the database, which alone counts, and bounded: users who have not
 //! searched for long leave it, and come back with their next search.
 //!
-//! The database counts the commits that changed a user's memories (`memory_versions`), and what is kept here says for
-//! which of them it stands. A search accepts what is as new as its snapshot or newer; it loads what it answers from the
-//! snapshot, so that what is newer can only be missing there. What is older was changed by another process, and is read
-//! anew. The writer hands its changes over after the commit and before any answer; a search whose snapshot is newer than
-//! what is kept waits for that.
+//! The database counts the commits that changed a user's memories (`memory_versions`), and each entry here carries the
+//! count that it was built for. A search accepts an entry that is as new as its snapshot or newer; it loads its hits
+//! from the snapshot, so a newer entry can only name memories that are missing there. An older entry was outdated by
+//! another process, and is read anew. The writer hands its changes over after the commit and before any answer; a
+//! search whose snapshot is newer than what is kept waits for that.
 
 mod rows;
 mod slot;
@@ -59,7 +59,7 @@ pub(crate) const fn count_of(posting: u64) -> u64 {
 /// What happened to a memory.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    /// It is there, or is there in another form. Without codes those it has stay.
+    /// It is new, or has changed. Without codes it keeps those it has.
     Put { row: Row, codes: Option<Vec<Code>> },
     /// It is gone.
     Remove { key: i64 },
@@ -276,7 +276,7 @@ impl Recall {
         }
     }
 
-    /// To be called after a commit: what it changed. With nothing, after one that failed.
+    /// To be called after a commit with what it changed, and with nothing after a commit that failed.
     pub(super) fn publish(&self, publications: Vec<Publication>) {
         for publication in publications {
             match publication {
@@ -314,9 +314,9 @@ impl Recall {
         self.arrived.notify_all();
     }
 
-    /// Whoever is about to search memories of which nothing is kept waits here for who reads them, before it takes one of the
-    /// few places of readers: to read many takes a while, and every place could stand behind it. To be held over the search;
-    /// none where there is nothing to wait for.
+    /// A search for a user whose memories are still being loaded waits here, before it takes one of the few reader
+    /// connections: otherwise all of them could end up waiting for the loader. Hold the result during the search; none
+    /// where nothing is being loaded.
     pub(super) async fn turn(&self, user: UserKey) -> Option<OwnedMutexGuard<()>> {
         let slot = self.slot(user).filter(|slot| !slot.is_known())?;
         let turn = Arc::clone(&slot.turn).lock_owned().await;

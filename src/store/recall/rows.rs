@@ -9,7 +9,7 @@ use crate::domain::unit::Timestamp;
 
 /// Codes of a piece beyond which another one is begun.
 const PIECE_CODES_MAX: usize = 1_024;
-/// How many by the distance of codes are estimated for one that is wanted.
+/// How many of the nearest codes are estimated for each memory wanted.
 const ESTIMATED_FOR_ONE: usize = 4;
 /// Estimated at least, however few are wanted.
 const ESTIMATED_LEAST: usize = 512;
@@ -230,8 +230,8 @@ impl Rows {
         ]
     }
 
-    /// The keys of about the `count` memories nearest to any of `queries` of those that live at `now`, in their order. With
-    /// `among` (keys in order), of those alone. Never fewer than `count` where so many there are.
+    /// The keys, in order, of about `count` memories that live at `now` and are nearest to any of `queries`; with
+    /// `among` (keys in order) only of those. Never fewer than `count`, unless there are fewer.
     pub(crate) fn nearest(
         &self,
         queries: &[Embedding],

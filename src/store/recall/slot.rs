@@ -16,7 +16,8 @@ const LOG_CHANGES_MAX_LOADING: usize = 65_536;
 /// What a kept word costs beside its text and postings, in bytes.
 const WORD_OVERHEAD_BYTES: usize = 128;
 
-/// What of the whole index one user's kept words may take, and the last changes: one part in so many.
+/// The share of the whole index that one user's kept words may take, and that the last changes may: one part in so
+/// many.
 const WORDS_PART: usize = 4;
 const LOG_PART: usize = 16;
 
@@ -133,9 +134,10 @@ pub(super) struct Slot {
     /// Of the whole index.
     bytes_max: usize,
     state: Mutex<State>,
-    /// Held by whoever reads from the database for this user, so that many who ask for the same read it once.
+    /// Held while rows or words of this user are read from the database, so that many searches that need the same read
+    /// it once.
     pub(super) reading: Mutex<()>,
-    /// Held by whoever searches while nothing is known, so that the others wait before they take the place of a reader.
+    /// Held by the search that loads the user's memories, so that others wait before they take a reader connection.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     /// When it was asked last, by the index's own count.
     used: AtomicU64,

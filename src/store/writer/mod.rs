@@ -1,9 +1,9 @@
 //! The one thread that writes.
 //!
-//! It takes whatever waits (up to a cap) into one `BEGIN IMMEDIATE`, with a savepoint a job where there are several, and
-//! replies only after COMMIT (but for `submit_ahead`, whose caller waits for the commit apart): with `synchronous=FULL` a
-//! commit costs the same for one job or for hundreds. A job that fails
-//! or panics is rolled back to its savepoint and its neighbours commit.
+//! It takes all waiting jobs (up to a cap) into one `BEGIN IMMEDIATE`, with a savepoint for each where there are
+//! several, and replies only after COMMIT (but for `submit_ahead`, whose caller waits for the commit separately): with
+//! `synchronous=FULL` a commit costs the same for one job or for hundreds. A job that fails or panics is rolled back to
+//! its savepoint, and its neighbours commit.
 
 mod job;
 mod log;
@@ -29,7 +29,8 @@ pub use job::Commit;
 use job::{Fate, Job, text_of};
 use log::Log;
 
-/// How long words are written job by job after a group was lost, so that a damaged full-text index loses no other.
+/// How long words are written job by job after a group was lost, so that a damaged full-text index costs no further
+/// group.
 const WORDS_SUSPECT: Duration = Duration::from_mins(10);
 
 /// What a caller is told where the fault is ours.
@@ -54,7 +55,7 @@ impl Handle {
         Ok(answer)
     }
 
-    /// As [`Handle::submit`], for who goes on before the commit.
+    /// As [`Handle::submit`], for a caller that goes on before the commit.
     pub(super) fn submit_ahead<T, F>(&self, work: F) -> Result<(oneshot::Receiver<Result<T>>, Commit)>
     where
         T: Send + 'static,
@@ -135,7 +136,7 @@ struct Thread {
     data_version: i64,
     jobs_max: usize,
     log: Log,
-    /// Until when the full-text index may be what a group was lost for.
+    /// Until when the full-text index is suspected of having cost a group.
     words_suspect_until: Option<Instant>,
     meters: Meters,
 }
@@ -279,8 +280,8 @@ impl Thread {
         self.run_statement("RELEASE words")
     }
 
-    /// `data_version` changes when another process has committed: it may have changed who may do what, or have erased somebody
-    /// without being able to empty the log. So it is at the first commit after the start.
+    /// `data_version` changes when another process has committed: it may have changed who may do what, or have erased
+    /// somebody without being able to empty the log. The first commit after the start counts as such a change.
     fn notice_other_processes(&mut self) -> Result<()> {
         let mut statement = self.connection.prepare_cached("PRAGMA data_version").map_err(fault)?;
         let version: i64 = statement.query_row([], |row| row.get(0)).map_err(fault)?;
