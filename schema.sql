@@ -5,7 +5,8 @@
 -- was written. Ids that leave the box are UUIDv7 made of a row's time and its row id (see src/store/id.rs), so that no
 -- table needs a second unique index for them.
 
--- Facts about this database: the embedding model its vectors were made with.
+-- What is kept about the database itself: the embedding model, how far days are closed, and marks of work under way
+-- (repair, re-embedding, emptying the log).
 CREATE TABLE settings (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL

@@ -20,6 +20,7 @@ pub mod config;
 pub mod demo;
 pub mod domain;
 mod listener;
+mod lock;
 mod meter;
 pub mod service;
 pub mod store;

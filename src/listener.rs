@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::Service;
 
+use crate::lock::lock;
 use crate::web::Peer;
 
 /// How soon it is tried again to take a connection where that failed.
@@ -127,11 +128,11 @@ impl Activity {
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Instant>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
-    /// Ends where for the whole of the patience for heads nothing has begun, ended or been open, or where the client has
-    /// taken nothing of an answer for the patience for answers, which it tells.
+    /// False once nothing has begun, ended or been open for `patience.head`; true once the client has taken nothing of
+    /// an answer for `patience.answer`.
     async fn quiet(&self, patience: Patience) -> bool {
         loop {
             let before = self.counts();

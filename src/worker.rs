@@ -2,13 +2,14 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::domain::Result;
 use crate::domain::calendar::Day;
+use crate::lock::lock;
 use crate::service::retention::{self, Place};
 use crate::service::{agent, audit, auth, check, erasure, gateway, idempotency, memory, quota};
 use crate::store::Writer;
@@ -106,7 +107,7 @@ impl Worker {
     async fn close_days(&self) -> Result<()> {
         let Some(keep_days) = self.state.config.ledger_keep_days else { return Ok(()) };
         let before = retention::first_open_day(&self.state.quota, self.state.now(), keep_days);
-        let known = *self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = *lock(&self.closing);
         let mut place = if known.before == Some(before) { known.next } else { Some(Place::Start) };
         for _ in 0..SLICES_A_PASS {
             let Some(here) = place.filter(|_| !self.is_stopping()) else { break };
@@ -114,7 +115,7 @@ impl Worker {
             let slice = move |writer: &mut Writer<'_>| retention::close_slice(writer, &policy, before, here);
             place = self.state.store.write(slice).await?;
         }
-        *self.closing.lock().unwrap_or_else(PoisonError::into_inner) = Closing { before: Some(before), next: place };
+        *lock(&self.closing) = Closing { before: Some(before), next: place };
         Ok(())
     }
 

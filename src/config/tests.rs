@@ -40,11 +40,9 @@ fn every_fault_is_named_at_once() {
 
 #[test]
 fn what_may_not_be_empty_and_a_section_in_one_variable_are_refused() {
-    for (name, value) in [
-        ("TALLYBOX_QUOTA__TIMEZONE", " "),
-        ("TALLYBOX_SERVER__LISTEN", ""),
-        ("TALLYBOX_GATEWAY__ALIASES", "{a = 'm'}"),
-    ] {
+    for (name, value) in
+        [("TALLYBOX_QUOTA__TIMEZONE", " "), ("TALLYBOX_SERVER__LISTEN", ""), ("TALLYBOX_GATEWAY__ALIASES", "{a = 'm'}")]
+    {
         assert_eq!(parse("", &[(name, value)]).unwrap_err().len(), 1, "{name}");
     }
     let remote = "[embedding]\nprovider = 'openai'\nmodel = 'm'\nurl = 'https://user:secret@host/v1'";

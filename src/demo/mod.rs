@@ -17,7 +17,7 @@ use crate::domain::calendar::{Calendar, Day};
 use crate::domain::ledger::{ResourceType, Source};
 use crate::domain::memory::{Embedding, NewMemory};
 use crate::domain::page::Paging;
-use crate::domain::unit::Timestamp;
+use crate::domain::unit::{DAY_MS, HOUR_MS, Timestamp};
 use crate::domain::{Error, Result};
 use crate::service::agent::{self, NewRun};
 use crate::service::auth::account::{By, Changes, New, change, create};
@@ -186,7 +186,7 @@ pub fn fill(directory: &Path, config: &Config, now: Timestamp, embedder: &dyn Em
 
 /// A commit waits for the disk, so all that happens within these six hours shares one.
 const fn end_of_slot(at: Timestamp) -> Timestamp {
-    const SLOT_MS: i64 = 6 * 3_600_000;
+    const SLOT_MS: i64 = 6 * HOUR_MS;
     Timestamp(at.0.div_euclid(SLOT_MS).saturating_add(1).saturating_mul(SLOT_MS))
 }
 
@@ -238,7 +238,7 @@ fn open_accounts(store: &Store, config: &Config) -> Result<(Cast, Vec<String>)> 
         by,
         identity,
         // Nobody sends heartbeats for the runs of the demo: they go on until they are stopped or reach their bound.
-        agent: agent::Policy { quota: Arc::clone(&quota), heartbeat_timeout_ms: 24 * 3_600_000 },
+        agent: agent::Policy { quota: Arc::clone(&quota), heartbeat_timeout_ms: DAY_MS },
         memory: memory::Policy::new(&config.memory, Arc::clone(&quota)),
         quota,
     };
@@ -309,7 +309,5 @@ impl Cast {
 }
 
 fn note_refusal(writer: &mut Writer<'_>, user: UserKey, resource: ResourceType, at: Timestamp) -> Result<()> {
-    const HOUR_MS: i64 = 3_600_000;
-    let hour = Timestamp(at.0.div_euclid(HOUR_MS).saturating_mul(HOUR_MS));
-    quota::note_refusals(writer, &[((user, resource, hour), 1)])
+    quota::note_refusals(writer, &[((user, resource, at.start_of_hour()), 1)])
 }

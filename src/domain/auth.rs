@@ -3,19 +3,19 @@
 use std::collections::BTreeSet;
 
 use super::quota::Holder;
-use super::unit::{Timestamp, TokenId, UserId};
+use super::unit::{DAY_MS, Timestamp, TokenId, UserId};
 use super::{Error, Result};
 
 /// Fewest and most characters of a password.
 pub const PASSWORD_CHARACTERS: std::ops::RangeInclusive<usize> = 10..=256;
 /// A session ends after this long without use: 7 days, in milliseconds.
-pub const SESSION_IDLE_MS: i64 = 7 * 86_400_000;
+pub const SESSION_IDLE_MS: i64 = 7 * DAY_MS;
 /// A session ends this long after it began: 30 days, in milliseconds.
-pub const SESSION_LIFE_MS: i64 = 30 * 86_400_000;
+pub const SESSION_LIFE_MS: i64 = 30 * DAY_MS;
 /// The setup link of a first start lives this long: 30 minutes, in milliseconds.
 pub const SETUP_LINK_LIFE_MS: i64 = 30 * 60_000;
 /// A link to choose a password lives this long: 24 hours, in milliseconds.
-pub const PASSWORD_LINK_LIFE_MS: i64 = 86_400_000;
+pub const PASSWORD_LINK_LIFE_MS: i64 = DAY_MS;
 /// What an API token begins with.
 pub const TOKEN_PREFIX: &str = "tbx_";
 /// What a session token begins with.

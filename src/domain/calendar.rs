@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use chrono::{Datelike, Days, Months, NaiveDate, NaiveDateTime};
 use chrono_tz::Tz;
 
-use super::unit::Timestamp;
+use super::unit::{DAY_MS, Timestamp};
 
 /// A calendar day: days since 1970-01-01.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,7 +84,6 @@ impl Calendar {
     /// Found by bisection on the local date, so that a midnight that daylight saving skips, or a whole day that a zone
     /// dropped, needs no case of its own.
     pub fn end_of(&self, day: Day) -> Timestamp {
-        const DAY_MS: i64 = 86_400_000;
         let utc_midnight = i64::from(day.0).saturating_add(1).saturating_mul(DAY_MS);
         let mut inside = utc_midnight.saturating_sub(DAY_MS.saturating_mul(2));
         let mut outside = utc_midnight.saturating_add(DAY_MS.saturating_mul(2));

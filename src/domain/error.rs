@@ -90,7 +90,7 @@ pub enum Error {
     /// A bounded queue is full.
     #[error("{0} is busy, try again in a moment")]
     Busy(&'static str),
-    /// The request took longer than `server.request_timeout_s`.
+    /// The request took longer than `server.request_timeout`.
     #[error("the request took too long")]
     Timeout,
     /// Something outside the program does not work now (disk, remote embedder).

@@ -4,10 +4,10 @@ use serde_json::Value;
 
 use super::auth::UserKey;
 use super::calendar::Day;
-use super::unit::{EntryId, Timestamp, human_bytes, thousands};
+use super::unit::{DAY_MS, EntryId, Timestamp, human_bytes, thousands};
 
 /// A fact may lie this far in the past: 35 days, in milliseconds.
-pub const BACKDATE_MS_MAX: i64 = 35 * 86_400_000;
+pub const BACKDATE_MS_MAX: i64 = 35 * DAY_MS;
 /// A fact may lie this far in the future (clocks differ): 5 minutes, in milliseconds.
 pub const AHEAD_MS_MAX: i64 = 5 * 60_000;
 /// Most entries of one batch.

@@ -1,6 +1,6 @@
 //! Lists come in pages: how much is asked for, and where the next page begins.
 //!
-//! A page ends before the row that its cursor names, so it stays right while rows come and go.
+//! A cursor names the last row of its page; the next page begins after it, so it stays right while rows come and go.
 
 use super::{Error, Result};
 

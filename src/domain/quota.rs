@@ -8,14 +8,14 @@ use serde_json::Value;
 use super::auth::UserKey;
 use super::calendar::Day;
 use super::ledger::{ResourceType, Window};
-use super::unit::{EntryId, ReservationId, Timestamp, hundredths_half_up};
+use super::unit::{DAY_MS, EntryId, ReservationId, Timestamp, hundredths_half_up};
 
 /// Life of a reservation when none is named, in seconds.
 pub const RESERVATION_TTL_S: i64 = 300;
 /// Longest life of a reservation, in seconds.
 pub const RESERVATION_TTL_S_MAX: i64 = 86_400;
 /// A hold may be settled this long after it was made: 30 days, in milliseconds.
-pub const SETTLE_MS_MAX: i64 = 30 * 86_400_000;
+pub const SETTLE_MS_MAX: i64 = 30 * DAY_MS;
 
 /// A bound of a resource in its window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

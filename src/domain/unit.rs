@@ -8,6 +8,12 @@ use uuid::Uuid;
 /// The largest amount a single entry may carry: 2^53 - 1, exact in every JSON client.
 pub const AMOUNT_MAX: i64 = (1 << 53) - 1;
 
+/// An hour, in milliseconds.
+pub const HOUR_MS: i64 = 3_600_000;
+
+/// A day of 24 hours, in milliseconds.
+pub const DAY_MS: i64 = 24 * HOUR_MS;
+
 /// An instant: milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(pub i64);
@@ -23,6 +29,12 @@ impl Timestamp {
     #[must_use]
     pub const fn plus_seconds(self, seconds: i64) -> Self {
         self.plus_millis(seconds.saturating_mul(1_000))
+    }
+
+    /// When its hour (of UTC) began.
+    #[must_use]
+    pub const fn start_of_hour(self) -> Self {
+        Self(self.0.saturating_sub(self.0.rem_euclid(HOUR_MS)))
     }
 
     /// Whole seconds from `self` until `later`, rounded up, at least 0.

@@ -35,7 +35,8 @@ pub struct NewRun {
     pub max_minutes: Option<i64>,
 }
 
-/// Begins a run, with as much held as reaches the heartbeat time-out and a minute further, or as is left.
+/// Begins a run. It holds enough minutes to last until the heartbeat time-out and one minute more, or all that are
+/// left.
 ///
 /// # Errors
 /// `QuotaExceeded` where not one minute can be held.
@@ -164,7 +165,7 @@ pub fn close_due(writer: &mut Writer<'_>, policy: &QuotaPolicy, run: &Run) -> Re
     }
 }
 
-/// Books the minutes of a user's runs that are over: what they no longer hold must refuse nothing.
+/// Books the minutes of a user's runs that are over, so that what they held no longer causes a refusal.
 ///
 /// # Errors
 /// Where the store cannot be written.
@@ -183,8 +184,8 @@ fn close_all(writer: &mut Writer<'_>, policy: &QuotaPolicy, runs: Vec<Run>) -> R
     Ok(())
 }
 
-/// Holds more, month by month, until the run is covered; where that is not possible, says why. `holds` are those that the run
-/// has.
+/// Holds more, month by month, until the run is covered; returns why where that is not possible. `holds`: those the run
+/// has already.
 fn grow(
     writer: &mut Writer<'_>,
     policy: &Policy,

@@ -3,6 +3,7 @@
 use crate::domain::Result;
 use crate::domain::audit::{Act, ActFilter};
 use crate::domain::page::{Page, Paging};
+use crate::domain::unit::DAY_MS;
 use crate::store::{Reader, Writer, audit as store};
 
 /// Acts that pass the filter, newest first.
@@ -19,7 +20,6 @@ pub fn list(reader: &Reader<'_>, filter: &ActFilter, paging: Paging) -> Result<P
 /// Those of the store.
 pub fn purge(writer: &mut Writer<'_>, keep_days: i64) -> Result<bool> {
     const SLICE: i64 = 500;
-    const DAY_MS: i64 = 86_400_000;
     let until = writer.now().plus_millis(keep_days.saturating_mul(DAY_MS).saturating_neg());
     Ok(store::purge_acts(writer, until, SLICE)? > 0)
 }

@@ -1,7 +1,7 @@
 //! Proves that the totals are the sums, and that nothing is orphaned.
 
 use crate::domain::{Error, Result};
-use crate::store::memory::{find_setting, set_setting};
+use crate::store::memory::set_setting;
 use crate::store::{Reader, SCHEMA_VERSION, Store, Writer, check as store};
 
 pub use crate::store::check::Difference;
@@ -32,14 +32,6 @@ pub fn invariants() -> Vec<&'static str> {
 pub fn prove_writable(writer: &mut Writer<'_>) -> Result<()> {
     let now = writer.now().to_string();
     set_setting(writer, ASKED_READY_AT, Some(&now))
-}
-
-/// When it was last asked, by [`prove_writable`].
-///
-/// # Errors
-/// Where the store cannot be read.
-pub fn asked_ready_at(reader: &Reader<'_>) -> Result<Option<String>> {
-    find_setting(reader, ASKED_READY_AT)
 }
 
 /// Makes sure that the schema is the one that this program knows: another process may have changed it.

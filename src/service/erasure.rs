@@ -15,8 +15,8 @@ pub struct Receipt {
     pub counts: BTreeMap<String, i64>,
 }
 
-/// Begins the erasure of a user, who is let in nowhere from then on; the bare id stays as a tombstone that is never given
-/// again. What is left is done by [`finish`], or by the worker.
+/// Begins the erasure of a user, who can use nothing from then on; the bare id stays as a tombstone and is never used
+/// again. [`finish`], or the worker, does the rest.
 ///
 /// # Errors
 /// `Conflict` for the last enabled admin.
@@ -65,8 +65,8 @@ pub fn slice(writer: &mut Writer<'_>, user: UserKey) -> Result<Option<Receipt>> 
     Ok(store::slice(writer, user)?.map(|counts| Receipt { counts }))
 }
 
-/// Does what is left of an erasure, slice by slice; between two of them others write. The files hold nothing of the user
-/// when it is done, but where a reader needs the log for longer.
+/// Does the rest of an erasure, slice by slice; other writes come between two slices. When it is done the files hold
+/// nothing of the user, unless a reader still needs the log.
 ///
 /// # Errors
 /// Where the store cannot be written; the same again goes on.

@@ -60,7 +60,7 @@ pub fn open(
     Ok(Opened { hold: hold.id, grant, standing })
 }
 
-/// Notes what has been delivered of a call that goes on, the prompt included, and what is known of it by then.
+/// Notes what has been delivered so far of a call under way, the prompt included, and what is known about it.
 ///
 /// # Errors
 /// Where the store cannot be written.
@@ -118,7 +118,7 @@ fn resolve(
     Ok(Some(entry))
 }
 
-/// Whether calls are open that no process answers for any more. Asked at the start alone, before any is made.
+/// Whether calls are open whose process is gone. To be asked only at the start, before any call is made.
 ///
 /// # Errors
 /// Where the store cannot be read.
@@ -156,7 +156,7 @@ pub fn standing(reader: &Reader<'_>, policy: &Policy, holder: Holder<'_>) -> Res
     quota::standing_now(reader, policy, holder, RESOURCE)
 }
 
-/// Whose a call is, kept for as long as it lasts: its end is booked whatever has become of who asked for it.
+/// The owner of a call, kept for as long as the call lasts: its end is booked whatever has become of the caller.
 #[derive(Clone, Debug)]
 pub struct Owner {
     /// Whose.

@@ -1,13 +1,13 @@
-//! The first answer again for those who must ask twice.
+//! A repeated request gets the first answer again.
 
 use crate::domain::auth::UserKey;
-use crate::domain::unit::UserId;
+use crate::domain::unit::{DAY_MS, UserId};
 use crate::domain::{Error, Result};
 use crate::store::idempotency::{self as store, FirstAnswer};
 use crate::store::{Reader, Writer};
 
 /// How long a first answer is kept: 24 hours, in milliseconds.
-const KEPT_MS: i64 = 86_400_000;
+const KEPT_MS: i64 = DAY_MS;
 
 /// What makes a write repeatable.
 #[derive(Clone, Debug)]

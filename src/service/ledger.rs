@@ -36,8 +36,8 @@ pub struct Fact {
 /// Records a fact in the window of its timestamp.
 ///
 /// # Errors
-/// `Invalid` for what cannot be recorded; `Forbidden` for a reversal by one who may not; `Conflict` for one of a closed day;
-/// `QuotaExceeded` where it is enforced and does not fit.
+/// `Invalid` for what cannot be recorded; `Forbidden` for a reversal by a caller who may not reverse; `Conflict` for the
+/// reversal of an entry of a closed day; `QuotaExceeded` where it is enforced and does not fit.
 pub fn record(
     writer: &mut Writer<'_>,
     policy: &Policy,
@@ -79,7 +79,8 @@ pub fn record_batch(
     facts.iter().enumerate().map(record_one).collect()
 }
 
-/// Whether facts of now would all fit one after the other where nothing else was used: else no later window takes them.
+/// Whether the facts without a time of their own would fit an empty window; if not, no later window takes them either,
+/// and a retry is useless.
 fn fits_unused(policy: &Policy, holder: Holder<'_>, facts: &[Fact]) -> bool {
     let limits = policy.tiers.limits(holder.tier);
     let mut sums: HashMap<ResourceType, i64> = HashMap::new();

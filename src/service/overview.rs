@@ -9,6 +9,7 @@ use crate::domain::gateway::figures::Figures;
 use crate::domain::ledger::{ResourceType, Window};
 use crate::domain::overview::{RefusalCount, Sizes, UpstreamFigures, UserTotal};
 use crate::domain::page::Page;
+use crate::domain::unit::DAY_MS;
 use crate::domain::{Error, Result};
 use crate::store::{Reader, auth, gateway, overview as store};
 
@@ -107,7 +108,6 @@ pub struct Glance {
 /// # Errors
 /// Where the store cannot be read.
 pub fn glance(reader: &Reader<'_>, policy: &Policy) -> Result<Glance> {
-    const DAY_MS: i64 = 86_400_000;
     let today = policy.calendar.day_of(reader.now());
     let yesterday = today.plus(-1);
     Ok(Glance {

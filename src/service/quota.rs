@@ -8,7 +8,7 @@ use crate::domain::ledger::{Entry, NewEntry, ResourceType, Source};
 use crate::domain::quota::{
     Holder, Maker, Reservation, Resolution, SETTLE_MS_MAX, Standing, Tiers, Usage, window_days,
 };
-use crate::domain::unit::{ReservationId, Timestamp};
+use crate::domain::unit::{DAY_MS, ReservationId, Timestamp};
 use crate::domain::{Error, Result};
 use crate::store::{Reader, Writer, ledger, quota as store};
 
@@ -80,8 +80,8 @@ fn booked_standing(
     Ok(Standing { resource, usage, limit, resets_at })
 }
 
-/// How `resource` stands in the transaction that will write: where `wanted` does not fit, what has expired is booked out
-/// first, so that nothing is refused or cut for its sake.
+/// How `resource` stands in the transaction that will write. Where `wanted` does not fit, expired holds and memories
+/// are booked out first, so that they cause no refusal and cut nothing short.
 ///
 /// # Errors
 /// Where the store cannot be written.
@@ -133,7 +133,7 @@ pub fn require(
     }
 }
 
-/// Who a hold of this caller belongs to.
+/// The maker of a hold that this caller makes.
 fn maker_of(caller: &Caller) -> Maker {
     match (caller.acting, caller.credential) {
         (Some(user), _) => Maker::Acting(user),
@@ -177,7 +177,8 @@ pub struct Settlement {
     pub late: bool,
 }
 
-/// Records what was really used of a hold, in the window it was made for. Once; a repeat of the same answers the same.
+/// Records what was really used of a hold, in the window it was made for. This happens once; a repeat with the same
+/// amount gets the same answer.
 ///
 /// # Errors
 /// `NotFound` for another user's; `Conflict` where it was resolved otherwise, was made by another, or is too old.
@@ -288,7 +289,7 @@ pub fn tidy_reservations(writer: &mut Writer<'_>) -> Result<bool> {
     Ok(freed == SLICE || purged == SLICE)
 }
 
-/// Writes down how often whom was refused what, by the hour.
+/// Writes down how often each user was refused each resource, by the hour.
 ///
 /// # Errors
 /// Where the store cannot be written.
@@ -303,7 +304,7 @@ pub fn note_refusals(writer: &mut Writer<'_>, refusals: &[((UserKey, ResourceTyp
 pub fn purge_refusals(writer: &mut Writer<'_>) -> Result<bool> {
     const SLICE: usize = 500;
     /// The longest look back, 366 days, and a day.
-    const KEPT_MS: i64 = 367 * 86_400_000;
+    const KEPT_MS: i64 = 367 * DAY_MS;
     let before = writer.now().plus_millis(-KEPT_MS);
     Ok(store::purge_refusals(writer, before, SLICE)? == SLICE)
 }

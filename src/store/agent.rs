@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::id::{self, Table};
 use super::ledger::{from_json, to_json};
 use super::quota::load_reservation_row;
-use super::{Reader, Writer, fault};
+use super::{Reader, Writer, fault, sql_number};
 use crate::domain::agent::{EndReason, Run};
 use crate::domain::auth::UserKey;
 use crate::domain::page::{Page, Paging};
@@ -109,7 +109,7 @@ pub(crate) fn due_runs(reader: &Reader<'_>, user: Option<UserKey>, limit: usize)
          ORDER BY due_at LIMIT ?3"
     );
     let mut statement = reader.prepare(&sql)?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let limit = sql_number(limit);
     let rows = statement.query_map(params![reader.now().0, user.map(|user| user.0), limit], run_of);
     rows.and_then(Iterator::collect).map_err(fault)
 }

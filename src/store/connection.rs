@@ -133,8 +133,8 @@ fn log_bytes_kept(checkpoint_pages: u32) -> u64 {
     2 * u64::from(checkpoint_pages) * u64::from(PAGE_BYTES)
 }
 
-/// Copies the whole log into the database and empties it; false where a reader still needed it after `patience`. Whoever
-/// writes waits meanwhile, so not for long.
+/// Copies the whole log into the database and empties it; false where a reader still needed it after `patience`. Writes
+/// wait meanwhile, so keep `patience` short.
 pub(super) fn empty_log(connection: &Connection, patience: Duration) -> Result<bool> {
     connection.busy_timeout(patience).map_err(fault)?;
     let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
@@ -142,8 +142,8 @@ pub(super) fn empty_log(connection: &Connection, patience: Duration) -> Result<b
     Ok(busy.map_err(fault)? == 0)
 }
 
-/// As [`empty_log`], for a log that is only too long. Who still reads what is more than `pages` old stays for longer than
-/// anybody should wait: then false, at once.
+/// As [`empty_log`], for a log that has merely grown too long. A reader that needs more than its last `pages` pages
+/// will not be done soon: then false at once.
 pub(super) fn shorten_log(connection: &Connection, patience: Duration, pages: u32) -> Result<bool> {
     let counts = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
     let (written, copied) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], counts).map_err(fault)?;

@@ -8,7 +8,7 @@ use crate::domain::Result;
 use crate::domain::auth::UserKey;
 use crate::domain::calendar::Day;
 use crate::domain::ledger::{Entry, ResourceType};
-use crate::domain::unit::Timestamp;
+use crate::domain::unit::{DAY_MS, Timestamp};
 
 /// Which entries a listing wants.
 #[derive(Clone, Debug)]
@@ -128,7 +128,7 @@ fn find_link_from(
     // The next row that is left, whosever it is, tells about when it was.
     let mut statement = reader.prepare("SELECT recorded_at FROM ledger WHERE id >= ?1 ORDER BY id LIMIT 1")?;
     let at = statement.query_row([newest], |row| row.get::<_, i64>(0)).optional().map_err(fault)?;
-    let mut next = match at.map(|at| i32::try_from(at.div_euclid(86_400_000))) {
+    let mut next = match at.map(|at| i32::try_from(at.div_euclid(DAY_MS))) {
         Some(Ok(day)) => head_by(reader, user, resource, Day(day))?,
         _ => Some(account.head),
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Reader, Writer, fault, ledger, memory, retention};
+use super::{Reader, Writer, fault, ledger, memory, retention, sql_number};
 use crate::domain::auth::UserKey;
 use crate::domain::ledger::ResourceType;
 use crate::domain::unit::UserId;
@@ -86,7 +86,7 @@ struct Progress {
 impl Progress {
     fn add(&mut self, what: &str, count: usize) {
         let sum = self.counts.entry(what.to_owned()).or_default();
-        *sum = sum.saturating_add(i64::try_from(count).unwrap_or(i64::MAX));
+        *sum = sum.saturating_add(sql_number(count));
     }
 }
 
@@ -122,7 +122,7 @@ pub(crate) fn begin(writer: &mut Writer<'_>, user: UserKey) -> Result<()> {
          disabled_at = coalesce(disabled_at, ?2), erased_at = ?2 WHERE id = ?1",
         params![user.0, now.0],
     )?;
-    writer.users_erased.push(user);
+    writer.effects.users_erased.push(user);
     writer.execute(
         "INSERT INTO erasures (user_id, stage, position, counts, begun_at) VALUES (?1, 0, 0, ?2, ?3)",
         params![user.0, text_of(&progress.counts)?, now.0],
@@ -226,11 +226,7 @@ fn delete_reservations(writer: &mut Writer<'_>, user: UserKey, progress: &mut Pr
 
 /// Entries, newest first along their chains: so what takes an entry back goes before it, and what is left is a chain.
 fn delete_entries(writer: &mut Writer<'_>, user: UserKey, progress: &mut Progress) -> Result<bool> {
-    let newest = |reader: &Reader<'_>| {
-        let sql = "SELECT coalesce(max(id), 0) FROM ledger";
-        reader.prepare(sql)?.query_row([], |row| row.get::<_, i64>(0)).map_err(fault)
-    };
-    let before = newest(writer)?;
+    let before = retention::newest_row(writer)?;
     for resource in ResourceType::ALL {
         let Some(account) = ledger::find_account(writer, user, resource)? else { continue };
         let mut next = Some(account.head);
@@ -257,7 +253,7 @@ fn delete_entries(writer: &mut Writer<'_>, user: UserKey, progress: &mut Progres
                 writer.execute("DELETE FROM accounts WHERE user_id = ?1 AND resource = ?2 AND ?3 IS NULL", of)?;
             progress.add("accounts", gone);
         }
-        retention::add_gone(writer, count - (before - newest(writer)?))?;
+        retention::add_gone(writer, count - (before - retention::newest_row(writer)?))?;
         retention::reopen_rows(writer)?;
         return Ok(false);
     }

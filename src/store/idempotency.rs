@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Reader, Writer, fault};
+use super::{Reader, Writer, fault, sql_number};
 use crate::domain::Result;
 use crate::domain::auth::UserKey;
 use crate::domain::unit::{Timestamp, UserId};
@@ -59,6 +59,6 @@ pub(crate) fn purge_answers(writer: &mut Writer<'_>, until: Timestamp, limit: us
     writer.execute(
         "DELETE FROM idempotency WHERE (user_id, key) IN \
          (SELECT user_id, key FROM idempotency WHERE created_at <= ?1 ORDER BY created_at LIMIT ?2)",
-        params![until.0, i64::try_from(limit).unwrap_or(i64::MAX)],
+        params![until.0, sql_number(limit)],
     )
 }

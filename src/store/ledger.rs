@@ -86,7 +86,7 @@ pub(crate) fn append(writer: &mut Writer<'_>, new: &NewEntry, recorded_on: Day) 
         .ok_or_else(|| Error::invalid("amount", "takes the total past what 64 bits can hold"))?;
     let now = writer.now();
     let reverses = new.reverses.map(|id| row_of(id).map(|row| row.row)).transpose()?;
-    writer.entries.add(new.resource);
+    writer.effects.entries.add(new.resource);
     let row = writer.insert(
         "INSERT INTO ledger (user_id, resource, amount, timestamp, recorded_at, day, source, previous, reverses, metadata) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -142,7 +142,7 @@ pub(crate) fn append(writer: &mut Writer<'_>, new: &NewEntry, recorded_on: Day) 
     })
 }
 
-/// Counts an entry of tokens by its model; one that takes another back, by that one's.
+/// Counts an entry of tokens by its model; a reversal by the model of the entry it takes back.
 fn count_model(writer: &mut Writer<'_>, new: &NewEntry) -> Result<()> {
     let found = match new.reverses {
         None => ModelUse::of(new.metadata.as_ref(), new.amount),

@@ -21,7 +21,8 @@ pub(crate) struct Meters {
     pub(super) queue_wait: Histogram,
     /// Writes of a commit.
     pub(super) commit_jobs: Histogram,
-    /// From BEGIN to what COMMIT has synced, in seconds.
+    /// From BEGIN to the answers, in seconds: the sync of COMMIT, publishing to the index and, after an erasure,
+    /// emptying the log included.
     pub(super) commit_time: Histogram,
     /// Commits of which nothing was kept.
     pub(super) commits_lost: IntCounter,

@@ -10,6 +10,7 @@ pub(crate) mod auth;
 pub mod backup;
 pub(crate) mod check;
 mod connection;
+mod effects;
 pub(crate) mod entries;
 pub(crate) mod erasure;
 mod extension;
@@ -41,10 +42,11 @@ use crate::clock::Clock;
 use crate::domain::auth::UserKey;
 use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Result};
+use effects::Effects;
 pub use extension::keep_temporary_files_in;
 pub use lock::DirectoryLock;
 pub(crate) use migrate::VERSION as SCHEMA_VERSION;
-use recall::{Change, Recall};
+use recall::Recall;
 pub use writer::Commit;
 
 /// How a store is sized.
@@ -205,8 +207,8 @@ impl Store {
         tokio::task::spawn_blocking(read).await.map_err(|panic| Error::Internal(format!("a read panicked: {panic}")))?
     }
 
-    /// As [`Store::read`], for what looks through the memories of `user`: while they are being read into the index, others of
-    /// theirs wait without one of the few places of readers.
+    /// As [`Store::read`], for a search through the memories of `user`: while these are being loaded into the index,
+    /// the user's other searches wait without taking one of the few reader connections.
     ///
     /// # Errors
     /// As [`Store::read`].
@@ -317,12 +319,7 @@ impl Reader<'_> {
 pub struct Writer<'c> {
     reader: Reader<'c>,
     auth_version: u64,
-    auth_touched: bool,
-    erased: bool,
-    /// What it changed of whose memories.
-    memories: Vec<(UserKey, Change)>,
-    users_erased: Vec<UserKey>,
-    entries: meters::Entries,
+    effects: Effects,
 }
 
 impl<'c> Deref for Writer<'c> {
@@ -336,17 +333,17 @@ impl<'c> Deref for Writer<'c> {
 impl Writer<'_> {
     /// Whether what was learnt of a credential at `version` still holds in this transaction.
     pub const fn auth_holds(&self, version: u64) -> bool {
-        !self.auth_touched && self.auth_version == version
+        !self.effects.auth && self.auth_version == version
     }
 
     /// To be called by whatever changes who may do what.
     const fn touch_auth(&mut self) {
-        self.auth_touched = true;
+        self.effects.auth = true;
     }
 
     /// To be called by an erasure: once it is committed, the log must not tell what was there before.
     const fn leave_no_trace(&mut self) {
-        self.erased = true;
+        self.effects.erased = true;
     }
 
     /// Brings the planner's statistics up to date; cheap when there is nothing to do.
@@ -379,4 +376,9 @@ fn fault(error: rusqlite::Error) -> Error {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Busy("the database"),
         _ => Error::Internal(format!("sqlite: {error}")),
     }
+}
+
+/// A count or a length, as SQL takes it.
+fn sql_number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

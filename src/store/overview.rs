@@ -112,7 +112,7 @@ pub(crate) fn sizes(reader: &Reader<'_>) -> Result<Sizes> {
     Ok(Sizes {
         database_bytes: number("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")?,
         // The newest row id, less the rows that retention and erasures have taken from below it.
-        ledger_entries: number("SELECT coalesce(max(id), 0) FROM ledger")? - super::retention::gone(reader)?,
+        ledger_entries: super::retention::newest_row(reader)? - super::retention::gone(reader)?,
         memories: number("SELECT coalesce(sum(memories), 0) FROM memory_totals")?,
     })
 }

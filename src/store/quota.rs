@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::id::{self, Table};
 use super::ledger::{code_of, entry_id, from_json, resource_of, to_json};
-use super::{Reader, Writer, fault};
+use super::{Reader, Writer, fault, sql_number};
 use crate::domain::auth::UserKey;
 use crate::domain::calendar::Day;
 use crate::domain::ledger::{Entry, ResourceType, SeriesDay};
@@ -97,7 +97,7 @@ pub(crate) fn free_expired(writer: &mut Writer<'_>, limit: usize) -> Result<usiz
         writer,
         "SELECT id, user_id, resource, day, amount FROM reservations \
          WHERE state = 0 AND expires_at IS NOT NULL AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2",
-        params![writer.now().0, i64::try_from(limit).unwrap_or(i64::MAX)],
+        params![writer.now().0, sql_number(limit)],
     )?;
     free(writer, &rows)
 }
@@ -328,7 +328,7 @@ pub(crate) fn list_open_reservations(
          WHERE reservation_id = reservations.id AND due_at <= ?2) ORDER BY reservations.id DESC LIMIT ?4"
     );
     let mut statement = reader.prepare(sql)?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let limit = sql_number(limit);
     let rows = statement.query_map(params![user.0, reader.now().0, before, limit], reservation_of);
     rows.and_then(Iterator::collect).map_err(fault)
 }
@@ -360,7 +360,7 @@ pub(crate) fn list_gateway_holds(reader: &Reader<'_>, limit: usize) -> Result<Ve
          (SELECT id FROM reservations INDEXED BY reservations_holding WHERE state = 0 AND maker = 3 LIMIT ?1)"
     );
     let mut statement = reader.prepare(sql)?;
-    let rows = statement.query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+    let rows = statement.query_map([sql_number(limit)], |row| {
         let delivered = row.get::<_, Option<i64>>(10)?.unwrap_or(0);
         Ok(GatewayHold { reservation: reservation_of(row)?, delivered, metadata: from_json(row.get(11)?) })
     });
@@ -416,7 +416,7 @@ pub(crate) fn purge_reservations(writer: &mut Writer<'_>, made_before: Timestamp
         "DELETE FROM reservations WHERE id IN \
          (SELECT id FROM (SELECT id, state, made_at FROM reservations ORDER BY id LIMIT ?2) \
           WHERE state <> 0 AND made_at < ?1)",
-        params![made_before.0, i64::try_from(limit).unwrap_or(i64::MAX)],
+        params![made_before.0, sql_number(limit)],
     )
 }
 
@@ -454,7 +454,7 @@ pub(crate) fn purge_refusals(writer: &mut Writer<'_>, before: Timestamp, limit: 
     writer.execute(
         "DELETE FROM refusals WHERE (hour, user_id, resource) IN \
          (SELECT hour, user_id, resource FROM refusals WHERE hour < ?1 ORDER BY hour LIMIT ?2)",
-        params![before.0, i64::try_from(limit).unwrap_or(i64::MAX)],
+        params![before.0, sql_number(limit)],
     )
 }
 

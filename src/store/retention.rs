@@ -12,14 +12,13 @@ use serde_json::{Value, json};
 use super::id::{self, Table};
 use super::ledger::{CLOSING, code_of, find_account, resource_of};
 use super::memory::{find_setting, set_setting};
-use super::{Reader, Writer, fault};
+use super::{Reader, Writer, fault, sql_number};
 use crate::domain::auth::UserKey;
 use crate::domain::calendar::{Calendar, Day};
 use crate::domain::ledger::{CLOSED_ENTRIES, ResourceType};
-use crate::domain::unit::EntryId;
+use crate::domain::unit::{DAY_MS, EntryId};
 use crate::domain::{Error, Result};
 
-const DAY_MS: i64 = 86_400_000;
 /// How long after its day an entry may have been recorded and still be looked for by its own id: the longest backdating,
 /// the longest wait for a settlement, and the days of a month that an agent's run is booked in.
 const LATE_DAYS_MAX: i32 = 70;
@@ -41,9 +40,9 @@ pub enum Place {
     Late(i64, i64),
 }
 
-/// Days of whom and of what.
+/// Which bucket: a day of a user's use of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Account {
+struct BucketKey {
     user: i64,
     resource: i64,
     day: i64,
@@ -53,7 +52,7 @@ struct Account {
 #[derive(Clone, Debug)]
 struct Part {
     row: i64,
-    account: Account,
+    bucket: BucketKey,
     amount: i64,
     recorded_at: i64,
     previous: Option<i64>,
@@ -81,10 +80,10 @@ fn part_of(row: &Row<'_>) -> rusqlite::Result<(Part, bool)> {
     let is_closing = row.get::<_, i64>(8)? == CLOSING;
     let metadata: Option<String> = row.get(9)?;
     let count = metadata.and_then(|text| serde_json::from_str::<Value>(&text).ok()?.get(CLOSED_ENTRIES)?.as_i64());
-    let account = Account { user: row.get(1)?, resource: row.get(2)?, day: row.get(3)? };
+    let bucket = BucketKey { user: row.get(1)?, resource: row.get(2)?, day: row.get(3)? };
     let part = Part {
         row: row.get(0)?,
-        account,
+        bucket,
         amount: row.get(4)?,
         recorded_at: row.get(5)?,
         previous: row.get(6)?,
@@ -121,12 +120,12 @@ pub(crate) fn close_slice(
         Place::Late(day, row) => scan_late(writer, before, (day, row), limit)?,
     };
     let mut gone = 0;
-    for (account, mut parts) in grouped(writer, before, parts)? {
+    for (bucket, mut parts) in grouped(writer, before, parts)? {
         // What one of them follows may have changed with the group before.
         for part in parts.values_mut() {
             part.previous = find_previous(writer, part.row)?;
         }
-        gone += close(writer, calendar, account, &parts)?;
+        gone += close(writer, calendar, bucket, &parts)?;
     }
     add_gone(writer, gone)?;
     Ok(next)
@@ -158,7 +157,7 @@ fn scan(writer: &mut Writer<'_>, before: Day, after: i64, limit: usize) -> Resul
             if part.recorded_at < certain && part.row < newest {
                 kept = part.row;
             }
-            if !is_closing && !is_over && part.account.day < first {
+            if !is_closing && !is_over && part.bucket.day < first {
                 parts.push(part);
             }
         }
@@ -188,35 +187,36 @@ fn scan_late(
     let mut statement = reader.prepare(sql)?;
     let rows = statement.query_map(params![before.0, day, row, sql_number(limit)], |row| Ok(part_of(row)?.0));
     let parts: Vec<Part> = rows.and_then(Iterator::collect).map_err(fault)?;
-    let next = parts.last().filter(|_| parts.len() == limit).map(|last| Place::Late(last.account.day, last.row));
+    let next = parts.last().filter(|_| parts.len() == limit).map(|last| Place::Late(last.bucket.day, last.row));
     Ok((parts, next))
 }
 
-/// What is recorded from this instant on stays as it is while the days before `before` are closed: who asks now and then what
-/// is new must get to see it, whichever day it counts in. A day later than the days that are closed, since zones differ.
+/// What is recorded from this instant on stays as it is while the days before `before` are closed: a client that asks
+/// now and then for what is new must see it, whichever day it counts in. A day later than the days that are closed,
+/// since zones differ.
 fn young_from(before: Day) -> i64 {
     (i64::from(before.0) + 1) * DAY_MS
 }
 
-/// The newest entry of all, whosever it is. It stays: SQLite would give its row once more, and there are those who still know
-/// it by that.
-fn newest_row(reader: &Reader<'_>) -> Result<i64> {
+/// The newest entry of all users; 0 without any. It stays: SQLite would give its row id to another entry, and clients
+/// may still hold the old one's id.
+pub(super) fn newest_row(reader: &Reader<'_>) -> Result<i64> {
     let sql = "SELECT coalesce(max(id), 0) FROM ledger";
     reader.prepare(sql)?.query_row([], |row| row.get(0)).map_err(fault)
 }
 
 /// By user, resource and day, with all that takes one of them back or is taken back by one, and with what stands for the
 /// day already. Where one of an entry and those that take it back must stay, all of them do, until it comes up itself.
-fn grouped(reader: &Reader<'_>, before: Day, parts: Vec<Part>) -> Result<BTreeMap<Account, BTreeMap<i64, Part>>> {
-    let mut groups: BTreeMap<Account, BTreeMap<i64, Part>> = BTreeMap::new();
+fn grouped(reader: &Reader<'_>, before: Day, parts: Vec<Part>) -> Result<BTreeMap<BucketKey, BTreeMap<i64, Part>>> {
+    let mut groups: BTreeMap<BucketKey, BTreeMap<i64, Part>> = BTreeMap::new();
     for part in parts {
-        groups.entry(part.account).or_default().insert(part.row, part);
+        groups.entry(part.bucket).or_default().insert(part.row, part);
     }
     let (newest, young_from) = (newest_row(reader)?, young_from(before));
     let mut reversals = reader.prepare("SELECT id FROM ledger WHERE reverses = ?1")?;
     let mut closing =
         reader.prepare("SELECT closing FROM buckets WHERE day = ?1 AND resource = ?2 AND user_id = ?3")?;
-    for (account, group) in &mut groups {
+    for (bucket, group) in &mut groups {
         let mut wanted: Vec<i64> = group.values().filter_map(|part| part.reverses).collect();
         wanted.retain(|row| !group.contains_key(row));
         for row in wanted {
@@ -240,7 +240,7 @@ fn grouped(reader: &Reader<'_>, before: Day, parts: Vec<Part>) -> Result<BTreeMa
             continue;
         }
         let found =
-            closing.query_row(params![account.day, account.resource, account.user], |row| row.get::<_, Option<i64>>(0));
+            closing.query_row(params![bucket.day, bucket.resource, bucket.user], |row| row.get::<_, Option<i64>>(0));
         if let Some(row) = found.optional().map_err(fault)?.flatten() {
             group.extend(find_part(reader, row)?.map(|part| (row, part)));
         }
@@ -253,33 +253,33 @@ fn grouped(reader: &Reader<'_>, before: Day, parts: Vec<Part>) -> Result<BTreeMa
 ///
 /// It takes the row and the time of the oldest of them: a listing that has come to any of them from above then still meets
 /// it below, and shows nothing less than what there was.
-fn close(writer: &mut Writer<'_>, calendar: Calendar, account: Account, parts: &BTreeMap<i64, Part>) -> Result<i64> {
+fn close(writer: &mut Writer<'_>, calendar: Calendar, bucket: BucketKey, parts: &BTreeMap<i64, Part>) -> Result<i64> {
     // What no 64 bits can hold together stays as it is.
     let sum = parts.values().try_fold(0_i64, |sum, part| sum.checked_add(part.amount));
     let (Some(kept), Some(sum)) = (parts.values().next(), sum) else { return Ok(0) };
-    let followers = followers(writer, account, parts, kept.row)?;
-    writer.execute("INSERT INTO ledger_door (user_id, reason) VALUES (?1, 'retention')", [account.user])?;
+    let followers = followers(writer, bucket, parts, kept.row)?;
+    writer.execute("INSERT INTO ledger_door (user_id, reason) VALUES (?1, 'retention')", [bucket.user])?;
     for (follower, previous) in followers {
         writer.execute("UPDATE ledger SET previous = ?2 WHERE id = ?1", params![follower, previous])?;
     }
-    move_heads(writer, account, parts, kept.row)?;
+    move_heads(writer, bucket, parts, kept.row)?;
     // Newest first: what takes an entry back is newer than it.
     for row in parts.keys().rev() {
         writer.execute("DELETE FROM ledger WHERE id = ?1", [row])?;
     }
     let count = parts.values().fold(0_i64, |sum, part| sum.saturating_add(part.count));
-    let day = Day(i32::try_from(account.day).map_err(|_| Error::Internal("a day beyond all calendars".to_owned()))?);
+    let day = Day(i32::try_from(bucket.day).map_err(|_| Error::Internal("a day beyond all calendars".to_owned()))?);
     writer.execute(
         "INSERT INTO ledger (id, user_id, resource, amount, timestamp, recorded_at, day, source, previous, metadata) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         params![
             kept.row,
-            account.user,
-            account.resource,
+            bucket.user,
+            bucket.resource,
             sum,
             calendar.end_of(day).plus_millis(-1).0,
             kept.recorded_at,
-            account.day,
+            bucket.day,
             CLOSING,
             kept.previous,
             json!({ CLOSED_ENTRIES: count }).to_string()
@@ -287,10 +287,10 @@ fn close(writer: &mut Writer<'_>, calendar: Calendar, account: Account, parts: &
     )?;
     writer.execute(
         "UPDATE buckets SET closing = ?4 WHERE day = ?1 AND resource = ?2 AND user_id = ?3",
-        params![account.day, account.resource, account.user, kept.row],
+        params![bucket.day, bucket.resource, bucket.user, kept.row],
     )?;
-    writer.execute("DELETE FROM ledger_door WHERE user_id = ?1", [account.user])?;
-    Ok(i64::try_from(parts.len()).unwrap_or(i64::MAX) - 1)
+    writer.execute("DELETE FROM ledger_door WHERE user_id = ?1", [bucket.user])?;
+    Ok(sql_number(parts.len()) - 1)
 }
 
 /// The next entry back from `row`, `row` included, that stays.
@@ -304,7 +304,7 @@ fn before_parts(parts: &BTreeMap<i64, Part>, kept: i64, mut row: Option<i64>) ->
 /// The entries that stay and follow one that goes, each with the entry that it follows from now on.
 fn followers(
     reader: &Reader<'_>,
-    account: Account,
+    bucket: BucketKey,
     parts: &BTreeMap<i64, Part>,
     kept: i64,
 ) -> Result<Vec<(i64, Option<i64>)>> {
@@ -315,7 +315,7 @@ fn followers(
         if part.row == kept || next.is_some_and(|next| next.previous == Some(part.row)) {
             continue;
         }
-        if let Some(follower) = find_follower(reader, account, part, next.map(|next| next.row))? {
+        if let Some(follower) = find_follower(reader, bucket, part, next.map(|next| next.row))? {
             followers.push((follower, before_parts(parts, kept, Some(part.row))));
         }
     }
@@ -325,15 +325,15 @@ fn followers(
 /// The entry that follows `part` in its chain: found by walking back from `above`, or from the newest entry of the day on
 /// which the part was recorded, whichever is nearer.
 ///
-/// It may be the very next row, while the newest entry of the day is far; or it may be the day's only one, with the rows of
-/// many others between. So both ways are gone in turn, each time twice as far as the time before.
-fn find_follower(reader: &Reader<'_>, account: Account, part: &Part, above: Option<i64>) -> Result<Option<i64>> {
+/// It may be the very next row, while the newest entry of the day is far; or it may be the day's only one, with the
+/// rows of many others between. So it is looked for both ways in turn, each time twice as far as before.
+fn find_follower(reader: &Reader<'_>, bucket: BucketKey, part: &Part, above: Option<i64>) -> Result<Option<i64>> {
     let mut start = above;
     let recorded_on = part.recorded_at.div_euclid(DAY_MS);
     let mut heads = reader
         .prepare("SELECT head FROM buckets WHERE day = ?1 AND resource = ?2 AND user_id = ?3 AND head IS NOT NULL")?;
     for day in recorded_on - 1..=recorded_on + 1 {
-        let head = heads.query_row(params![day, account.resource, account.user], |row| row.get::<_, i64>(0));
+        let head = heads.query_row(params![day, bucket.resource, bucket.user], |row| row.get::<_, i64>(0));
         if let Some(head) = head.optional().map_err(fault)?.filter(|head| *head > part.row) {
             start = Some(start.map_or(head, |start| start.min(head)));
             break;
@@ -341,7 +341,7 @@ fn find_follower(reader: &Reader<'_>, account: Account, part: &Part, above: Opti
     }
     if start.is_none() {
         let head =
-            find_account(reader, UserKey(account.user), resource_of(account.resource))?.map(|account| account.head);
+            find_account(reader, UserKey(bucket.user), resource_of(bucket.resource))?.map(|account| account.head);
         start = head.filter(|head| *head > part.row);
     }
     let Some(mut at) = start else { return Ok(None) };
@@ -367,13 +367,13 @@ fn find_follower(reader: &Reader<'_>, account: Account, part: &Part, above: Opti
 
 /// Where the newest entry of a chain or of a day goes, the next one back takes its place; of a day, if it may be of the same
 /// day: listings that end on that day begin there. A day differs from that of UTC by one at most, whatever the zone was.
-fn move_heads(writer: &mut Writer<'_>, account: Account, parts: &BTreeMap<i64, Part>, kept: i64) -> Result<()> {
-    let (user, resource) = (UserKey(account.user), resource_of(account.resource));
+fn move_heads(writer: &mut Writer<'_>, bucket: BucketKey, parts: &BTreeMap<i64, Part>, kept: i64) -> Result<()> {
+    let (user, resource) = (UserKey(bucket.user), resource_of(bucket.resource));
     let head = find_account(writer, user, resource)?.map(|account| account.head);
     if let Some(head) = head.filter(|head| *head != kept && parts.contains_key(head)) {
         writer.execute(
             "UPDATE accounts SET head = ?3 WHERE user_id = ?1 AND resource = ?2",
-            params![account.user, account.resource, before_parts(parts, kept, Some(head))],
+            params![bucket.user, bucket.resource, before_parts(parts, kept, Some(head))],
         )?;
     }
     let near = |at: i64| at.div_euclid(DAY_MS) - 1..=at.div_euclid(DAY_MS) + 1;
@@ -383,7 +383,7 @@ fn move_heads(writer: &mut Writer<'_>, account: Account, parts: &BTreeMap<i64, P
             let mut statement =
                 writer.prepare("SELECT head FROM buckets WHERE day = ?1 AND resource = ?2 AND user_id = ?3")?;
             statement
-                .query_row(params![day, account.resource, account.user], |row| row.get::<_, Option<i64>>(0))
+                .query_row(params![day, bucket.resource, bucket.user], |row| row.get::<_, Option<i64>>(0))
                 .optional()
                 .map_err(fault)?
                 .flatten()
@@ -393,7 +393,7 @@ fn move_heads(writer: &mut Writer<'_>, account: Account, parts: &BTreeMap<i64, P
         let before = before.filter(|part| near(part.recorded_at).contains(&day)).map(|part| part.row);
         writer.execute(
             "UPDATE buckets SET head = ?4 WHERE day = ?1 AND resource = ?2 AND user_id = ?3",
-            params![day, account.resource, account.user, before],
+            params![day, bucket.resource, bucket.user, before],
         )?;
     }
     Ok(())
@@ -452,19 +452,15 @@ fn number(reader: &Reader<'_>, name: &str) -> Result<i64> {
     Ok(find_setting(reader, name)?.and_then(|text| text.parse().ok()).unwrap_or(0))
 }
 
-fn sql_number(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_stays_before_a_run_of_parts_is_found() {
-        let account = Account { user: 1, resource: 0, day: 0 };
+        let bucket = BucketKey { user: 1, resource: 0, day: 0 };
         let part =
-            |row, previous| (row, Part { row, account, amount: 1, recorded_at: 0, previous, reverses: None, count: 1 });
+            |row, previous| (row, Part { row, bucket, amount: 1, recorded_at: 0, previous, reverses: None, count: 1 });
         let parts: BTreeMap<i64, Part> = [part(3, Some(2)), part(5, Some(3)), part(9, Some(7))].into();
         assert_eq!(before_parts(&parts, 9, Some(5)), Some(2));
         assert_eq!(before_parts(&parts, 5, Some(9)), Some(7));

@@ -25,8 +25,8 @@ const TIMES: [f64; 9] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
 /// Methods that are told apart.
 const METHODS: [Method; 5] = [Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE];
 
-/// The route that answers a request, by its pattern: never the path that was asked for, of which there are any number. It
-/// is noted when the route is found, so that it is known too where the route never comes to an answer.
+/// The route that answers a request, by its pattern: never the path that was asked for, of which there are any number.
+/// It is noted when the route is found, so that it is known even if the route never answers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Answering(Arc<OnceLock<&'static str>>);
 

@@ -68,9 +68,7 @@ impl Route {
     /// Whether the route also answers under `/api`: all of the JSON API but what lives there already.
     pub(crate) fn has_twin(&self) -> bool {
         const TWINS: [&str; 4] = ["/usage/", "/memory", "/auth/", "/agents/"];
-        self.access != Access::Page
-            && TWINS.iter().any(|prefix| self.path.starts_with(prefix))
-            && self.path != "/memories"
+        self.access != Access::Page && TWINS.iter().any(|prefix| self.path.starts_with(prefix))
     }
 }
 

@@ -47,7 +47,7 @@ type Found = [(&'static str, Option<String>); 3];
 pub(crate) struct Ready(tokio::sync::Mutex<Option<(Timestamp, Found)>>);
 
 impl AppState {
-    /// What there is to say of readiness: asked at most once a second, however many want to know.
+    /// The state of readiness, looked up at most once a second, however many requests ask for it.
     async fn readiness(&self) -> Found {
         let mut last = self.ready.0.lock().await;
         let now = self.now();

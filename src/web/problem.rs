@@ -191,7 +191,7 @@ pub(super) async fn no_such_route(State(state): State<AppState>, headers: Header
     response
 }
 
-/// Says that a failure belongs to no route, or to none with that method: whoever asked by browser gets a page.
+/// Marks a failure that belongs to no route, or to none with that method: a browser gets a page.
 #[derive(Clone, Copy)]
 pub(super) struct NoRoute;
 

@@ -19,6 +19,7 @@ use crate::domain::ledger::ResourceType;
 use crate::domain::quota::Refusal;
 use crate::domain::unit::{Timestamp, UserId};
 use crate::domain::{Error, Result};
+use crate::lock::lock;
 use crate::service::auth::attempts::Attempts;
 use crate::service::auth::password::Passwords;
 use crate::service::auth::{self, Authenticated, Identity, Policy, Presented};
@@ -83,15 +84,13 @@ pub(crate) struct Noted {
 impl Noted {
     fn use_of(&self, credential: Credential, at: Timestamp) {
         if credential != Credential::Proxy {
-            self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(credential, at);
+            lock(&self.used).insert(credential, at);
         }
     }
 
     fn refusal(&self, user: UserKey, resource: ResourceType, at: Timestamp) {
-        const HOUR_MS: i64 = 3_600_000;
-        let hour = Timestamp(at.0.div_euclid(HOUR_MS) * HOUR_MS);
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        *refusals.entry((user, resource, hour)).or_insert(0) += 1;
+        let mut refusals = lock(&self.refusals);
+        *refusals.entry((user, resource, at.start_of_hour())).or_insert(0) += 1;
     }
 
     /// Takes back what could not be written down, for the next time.
@@ -100,11 +99,11 @@ impl Noted {
         used: &[(Credential, Timestamp)],
         refusals: &[((UserKey, ResourceType, Timestamp), i64)],
     ) {
-        let mut now_used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now_used = lock(&self.used);
         for (credential, at) in used {
             now_used.entry(*credential).or_insert(*at);
         }
-        let mut now_refused = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now_refused = lock(&self.refusals);
         for (refused, count) in refusals {
             *now_refused.entry(*refused).or_insert(0) += count;
         }
@@ -112,12 +111,12 @@ impl Noted {
 
     /// Takes which credentials were used, and when last.
     pub(crate) fn take_used(&self) -> Vec<(Credential, Timestamp)> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).drain().collect()
+        lock(&self.used).drain().collect()
     }
 
-    /// Takes how often whom was refused what, by the hour (its first instant).
+    /// Takes how often each user was refused each resource, by the hour (its first instant).
     pub(crate) fn take_refusals(&self) -> Vec<((UserKey, ResourceType, Timestamp), i64)> {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).drain().collect()
+        lock(&self.refusals).drain().collect()
     }
 }
 
@@ -136,7 +135,7 @@ impl Known {
         self.presented.bearer.map(|bearer| bearer.hash)
     }
 
-    /// At which number of the commits that change who may do what the guard looked.
+    /// The store's `auth_version` when the guard looked.
     pub(super) const fn version(&self) -> u64 {
         self.version
     }
@@ -193,8 +192,8 @@ impl AppState {
         self.store.clock().now()
     }
 
-    /// Lets a caller in who has `scope` (none: any credential). Who was let in a moment ago is remembered, as a hint
-    /// only: each transaction proves it again.
+    /// Lets a caller with `scope` in (none: any credential). A caller who was let in a moment ago is remembered, as a
+    /// hint only: each transaction proves it again.
     pub(super) async fn admit(&self, presented: Presented, scope: Option<Scope>) -> Result<Known> {
         let version = self.store.auth_version();
         // What a remembered caller lacks it may have been given since, by the command line: then there is another look.

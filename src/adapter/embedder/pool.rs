@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ use super::{EmbedError, Embedder};
 use crate::domain::auth::UserKey;
 use crate::domain::memory::Embedding;
 use crate::domain::{Error, Result};
+use crate::lock::lock;
 use crate::meter::histogram;
 
 /// Answers kept for texts that are asked again, such as a search that is repeated.
@@ -72,10 +73,6 @@ struct Piece {
     request: Arc<Request>,
     first: usize,
     count: usize,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl EmbedderPool {

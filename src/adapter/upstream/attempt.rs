@@ -1,6 +1,6 @@
 //! Attempts at upstreams, which are counted.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus::{HistogramVec, IntCounterVec, Opts};
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{Fault, Upstream};
 use crate::domain::Result;
 use crate::domain::gateway::figures::{FaultKind, Figures};
+use crate::lock::lock;
 use crate::meter::{histograms, unusable};
 
 /// An attempt at an upstream, which is counted when it is over: also where whoever waits for it has gone.
@@ -48,7 +49,7 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut figures = lock(&self.figures);
         figures.count(self.fault);
         self.meters.count(self, self.duration);
         if let Some(time) = self.first_token {

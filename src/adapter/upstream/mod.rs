@@ -5,7 +5,7 @@ mod attempt;
 use std::error::Error as _;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,10 +22,11 @@ use super::http_client;
 use crate::config;
 use crate::domain::gateway::figures::{FaultKind, Figures};
 use crate::domain::{Error, Result};
+use crate::lock::lock;
 use attempt::{Attempt, Meters};
 
-/// Longest wait for a connection: one that takes longer is as good as none. Where an upstream's own time is not much longer,
-/// a little less than that, so that it is known what took so long.
+/// Longest wait for a connection: at most 90 % of the upstream's own time-out, so that a slow connection can be told
+/// from a slow answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shortest key that is looked for in what is passed on: a word that stands for none may be anywhere.
 const KEY_BYTES_MIN: usize = 8;
@@ -86,12 +87,12 @@ pub struct Asked(Mutex<Option<Arc<str>>>);
 
 impl Asked {
     fn note(&self, upstream: Option<&Arc<str>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = upstream.cloned();
+        *lock(&self.0) = upstream.cloned();
     }
 
     /// Its name.
     pub fn upstream(&self) -> Option<Arc<str>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 }
 
@@ -148,7 +149,6 @@ impl Upstreams {
     /// # Errors
     /// `Internal` where the HTTP client cannot be set up.
     pub fn new(config: &config::Gateway) -> Result<Self> {
-        let failed = |error: &dyn fmt::Display| Error::Internal(format!("the client of upstreams: {error}"));
         let shared = client(&[], CONNECT_TIMEOUT)?;
         let meters = Meters::new()?;
         let upstream = |upstream: &config::Upstream| {
@@ -190,7 +190,7 @@ impl Upstreams {
     /// Takes what has come of the attempts since it was taken last, of each upstream that was asked.
     pub fn take_figures(&self) -> Vec<(Arc<str>, Figures)> {
         let take = |upstream: &Upstream| {
-            let figures = std::mem::take(&mut *upstream.figures.lock().unwrap_or_else(PoisonError::into_inner));
+            let figures = std::mem::take(&mut *lock(&upstream.figures));
             (Arc::clone(&upstream.name), figures)
         };
         self.list.iter().map(take).filter(|(_, figures)| figures.calls > 0).collect()
@@ -201,7 +201,7 @@ impl Upstreams {
         for upstream in &self.list {
             let own = figures.iter().filter(|(name, _)| *name == upstream.name);
             for (_, figures) in own {
-                upstream.figures.lock().unwrap_or_else(PoisonError::into_inner).add(figures);
+                lock(&upstream.figures).add(figures);
             }
         }
     }

@@ -422,8 +422,10 @@ mod tests {
 
     #[test]
     fn numbers_are_equal_by_value_and_whole_ones_exactly() {
-        let filter = |value: Value| Filter { metadata: Map::from_iter([("id".to_owned(), value)]), ..Filter::default() };
-        let passes = |wanted: Value, found: Value| filter(wanted).passes(&[], &Map::from_iter([("id".to_owned(), found)]));
+        let filter =
+            |value: Value| Filter { metadata: Map::from_iter([("id".to_owned(), value)]), ..Filter::default() };
+        let passes =
+            |wanted: Value, found: Value| filter(wanted).passes(&[], &Map::from_iter([("id".to_owned(), found)]));
         assert!(passes(json!(1), json!(1.0)) && passes(json!([-5]), json!([-5.0])));
         assert!(passes(json!(1_234_567_890_123_456_789_u64), json!(1_234_567_890_123_456_789_u64)));
         assert!(!passes(json!(1_234_567_890_123_456_789_u64), json!(1_234_567_890_123_456_700_u64)));

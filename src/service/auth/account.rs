@@ -7,7 +7,7 @@ use super::link::{self, Link};
 use crate::clock::Clock;
 use crate::domain::agent::EndReason;
 use crate::domain::audit::{Actor, NewAct};
-use crate::domain::auth::{Caller, Credential, Role, User, UserFilter, UserKey, email_key};
+use crate::domain::auth::{Caller, Credential, Role, User, UserFilter, UserKey};
 use crate::domain::ledger::Entry;
 use crate::domain::page::{Page, Paging};
 use crate::domain::quota::Tiers;
@@ -94,7 +94,7 @@ pub(super) fn insert(writer: &mut Writer<'_>, by: &By, new: &New) -> Result<User
     Ok(user)
 }
 
-/// What shall change of a user; none of a field leaves it as it is.
+/// What is to change about a user; a field that is none stays as it is.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// A checked address.
@@ -107,7 +107,7 @@ pub struct Changes {
     pub disabled: Option<bool>,
 }
 
-/// Changes a user. What already is as it shall be is no change and no act.
+/// Changes a user. Setting a field to the value that it has is no change and leaves no act.
 ///
 /// # Errors
 /// `Invalid` for an unknown tier; `Conflict` for an address that is taken, and for lowering or disabling the last enabled
@@ -172,8 +172,8 @@ fn require_tier(tiers: &Tiers, tier: &str) -> Result<()> {
     }
 }
 
-/// Resets a password by someone who runs the box: all sessions end and all tokens are revoked. Without a new one the old
-/// one no longer works and a link to choose another is given.
+/// Resets a password on behalf of an administrator: all sessions end and all tokens are revoked. Without a new password
+/// the old one stops working all the same, and a link to choose another is returned.
 ///
 /// # Errors
 /// `Conflict` without a new one for a disabled user, whose links are void.
@@ -276,7 +276,7 @@ pub fn has_admin(reader: &Reader<'_>) -> Result<bool> {
 /// # Errors
 /// `NotFound`.
 pub fn load_by_email(reader: &Reader<'_>, email: &str) -> Result<User> {
-    store::find_user_by_email(reader, &email_key(email))?.ok_or(Error::NotFound("the user"))
+    store::find_user_by_email(reader, email)?.ok_or(Error::NotFound("the user"))
 }
 
 /// The user with a public id.

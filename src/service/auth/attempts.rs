@@ -3,12 +3,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::hash_of;
 use crate::domain::auth::email_key;
 use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Result};
+use crate::lock::lock;
 
 /// How long a failure counts: 5 minutes, in milliseconds.
 const WINDOW_MS: i64 = 5 * 60_000;
@@ -33,7 +34,7 @@ impl Attempts {
     /// # Errors
     /// `RateLimited` with the time until one is.
     pub fn check(&self, address: IpAddr, email: &str, now: Timestamp) -> Result<()> {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = lock(&self.failures);
         let wait = keys(address, email).into_iter().filter_map(|(key, most)| {
             let times = failures.get_mut(&key)?;
             forget_old(times, now);
@@ -52,7 +53,7 @@ impl Attempts {
         if let Err(limited) = self.check(address, email, now) {
             return limited;
         }
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = lock(&self.failures);
         for (key, _) in keys(address, email) {
             if !failures.contains_key(&key) && failures.len() >= COUNTERS_MAX {
                 make_room(&mut failures, now);
@@ -68,7 +69,7 @@ fn keys(address: IpAddr, email: &str) -> [(Key, usize); 2] {
     [((address, Some(hash_of(&email_key(email)))), PAIR_MAX), ((address, None), ADDRESS_MAX)]
 }
 
-/// Whoever has one IPv6 address has the /64 around it.
+/// A client with one IPv6 address usually has the whole /64 around it.
 fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),

@@ -23,7 +23,7 @@ use crate::store::{Reader, Writer, auth as store};
 /// What a request shows of who sends it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Presented {
-    /// SHA-256 and kind of a bearer of ours; none where there is none, or another's.
+    /// SHA-256 and kind of a bearer of ours; none where the request has none, or one of another program.
     pub bearer: Option<Bearer>,
     /// Whether the TCP peer is one of `auth.identity_proxies`.
     pub from_identity_proxy: bool,
@@ -161,7 +161,8 @@ fn own_caller(found: FoundCredential) -> Authenticated {
     Authenticated { caller, ends_at: found.ends_at }
 }
 
-/// A trusted caller: by act-as (`own`), or an identity proxy. What it lacks is said before anything is looked up.
+/// A trusted caller: by act-as (`own`), or an identity proxy. What the request lacks is reported before anything is
+/// looked up.
 fn act_for(
     reader: &Reader<'_>,
     presented: &Presented,
@@ -217,7 +218,7 @@ fn find_named(reader: &Reader<'_>, named: &str, policy: &Policy) -> Result<Optio
     }
 }
 
-/// The refusal of what is open to a caller's own account alone.
+/// The refusal where only a caller's own account will do.
 pub fn acting_for_another() -> Error {
     Error::forbidden("acting_for_another", "this is not open to a call that acts for another user")
 }

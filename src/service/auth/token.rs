@@ -7,7 +7,7 @@ use super::{hash_of, new_secret};
 use crate::domain::audit::NewAct;
 use crate::domain::auth::{ApiToken, Role, Scope, Scopes, TOKEN_PREFIX, User, UserKey};
 use crate::domain::page::{Page, Paging};
-use crate::domain::unit::TokenId;
+use crate::domain::unit::{DAY_MS, TokenId};
 use crate::domain::{Error, Result};
 use crate::store::audit::insert_act;
 use crate::store::{Reader, Writer, auth as store};
@@ -16,7 +16,6 @@ use crate::store::{Reader, Writer, auth as store};
 pub const NAME_CHARACTERS: std::ops::RangeInclusive<usize> = 1..=64;
 /// Days after which a token may end by itself.
 pub const EXPIRES_DAYS: std::ops::RangeInclusive<i64> = 1..=3_650;
-const DAY_MS: i64 = 86_400_000;
 
 /// What a token shall be.
 #[derive(Clone, Debug)]

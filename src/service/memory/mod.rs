@@ -27,7 +27,7 @@ use crate::domain::memory::{Filter, Memory, MemoryTier, OnDuplicate};
 use crate::domain::quota::{Limit, Limits, Standing, Tiers};
 use crate::domain::unit::{MemoryId, Timestamp};
 use crate::domain::{Error, Result};
-use crate::store::memory::{self as store_of, Held};
+use crate::store::memory::{self as store_of, Amounts};
 use crate::store::{Reader, Writer, ledger};
 
 /// How memories are kept, from the configuration.
@@ -160,7 +160,7 @@ pub struct Usage {
 pub fn usage(reader: &Reader<'_>, policy: &Policy, caller: &Caller) -> Result<Usage> {
     let standing = quota::standing_now(reader, &policy.quota, caller.holder(), ResourceType::MemoryStorage)?;
     let held = store_of::held(reader, caller.user.key)?;
-    let of = |(tier, held): (MemoryTier, Held)| TierUsage {
+    let of = |(tier, held): (MemoryTier, Amounts)| TierUsage {
         tier,
         memories: held.memories,
         size_bytes: held.size_bytes,
@@ -198,9 +198,9 @@ fn act_on(memory: &Memory, action: &str) -> Value {
 }
 
 /// What a memory adds to what its user holds.
-fn held_by(memory: &Memory) -> Held {
+fn held_by(memory: &Memory) -> Amounts {
     let text_bytes = i64::try_from(memory.content.text.len()).unwrap_or(i64::MAX);
-    Held { memories: 1, size_bytes: memory.size_bytes, text_bytes }
+    Amounts { memories: 1, size_bytes: memory.size_bytes, text_bytes }
 }
 
 /// When a memory of `tier` that begins now ends, `latest` where that is sooner: never at an instant whose ends are already
@@ -218,7 +218,7 @@ fn end_of(
     Ok(Some(end.max(booked_until.plus_millis(1))))
 }
 
-/// The refusal to do what is not there for want of an embedder.
+/// A fault of ours: a memory arrived without its embedding.
 fn lacks_embedding() -> Error {
     Error::Internal("a memory without an embedding".to_owned())
 }

@@ -49,8 +49,8 @@ pub struct Progress {
     pub left: u64,
 }
 
-/// Makes the embeddings of all memories anew with `model`, which `embed` asks (a text in, one embedding a window out). What
-/// was done stays done: after an interruption the same call goes on where it ended.
+/// Remakes the embeddings of all memories with `model`, by `embed` (a text in, one embedding for each window out). What
+/// was done stays done: after an interruption the same call goes on where it stopped.
 ///
 /// # Errors
 /// Whatever `embed` or the store fail with.

@@ -39,8 +39,8 @@ pub fn require_whole(reader: &Reader<'_>) -> Result<()> {
 /// Memories of one write.
 const SLICE: usize = 256;
 
-/// Takes away vectors without a memory, makes those that are missing or wrong with `embed` (a text in, one embedding a window
-/// out), and makes the full-text index and the totals anew. What was interrupted is done again from the beginning.
+/// Deletes vectors without a memory, remakes missing or wrong ones with `embed` (a text in, one embedding for each
+/// window out), and rebuilds the full-text index and the totals. An interrupted repair starts again from the beginning.
 ///
 /// # Errors
 /// Whatever `embed` or the store fail with.

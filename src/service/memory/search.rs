@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use super::lacks_embedding;
 use crate::domain::auth::{Caller, UserKey};
 use crate::domain::memory::{
     Embedding, Evidence, Filter, Hit, Memory, MemoryKey, Mode, Parts, Rarities, fuse, rounded, weighed,
@@ -157,8 +158,8 @@ fn best_of(scores: &[f32], count: usize) -> Vec<usize> {
     best
 }
 
-/// Adds to the pool whatever is around its members in their runs, and gives of each who its neighbours are, by their places
-/// in the pool.
+/// Adds to the pool the neighbours of its members in their runs, and returns for each member its neighbours, by their
+/// places in the pool.
 fn look_around(field: &Field<'_>, pool: &mut Pool) -> Result<BTreeMap<usize, Around>> {
     let members: Vec<usize> = pool.keys().copied().collect();
     for neighbour in field.around(&members)?.iter().flatten().flatten().flatten() {
@@ -171,7 +172,8 @@ fn look_around(field: &Field<'_>, pool: &mut Pool) -> Result<BTreeMap<usize, Aro
     Ok(members.iter().copied().zip(places).collect())
 }
 
-/// Adds the cosines that are not known yet. Who has no vector in this snapshot leaves the pool.
+/// Adds the cosines that are not known yet. One without a vector in this snapshot counts as pointing away (-1);
+/// `load_best` passes it over.
 fn measure(field: &Field<'_>, pool: &mut Pool, embedding: &[Embedding]) -> Result<()> {
     let unknown: Vec<usize> = pool.iter().filter(|(_, cosine)| cosine.is_none()).map(|(place, _)| *place).collect();
     for (position, cosine) in unknown.iter().zip(field.cosines(&unknown, embedding)?) {
@@ -269,7 +271,7 @@ pub fn similar(reader: &Reader<'_>, caller: &Caller, id: MemoryId, limit: usize)
     let memory = store_of::load(reader, user, id)?;
     let embeddings = store_of::load_embeddings(reader, memory.key)?;
     if embeddings.is_empty() {
-        return Err(Error::Internal("a memory without an embedding".to_owned()));
+        return Err(lacks_embedding());
     }
     nearest(reader, user, &embeddings, Some(memory.key), limit, 0.0)
 }

@@ -13,7 +13,7 @@ use crate::domain::memory::{
 use crate::domain::quota::{Limit, Standing, Usage};
 use crate::domain::unit::MemoryId;
 use crate::domain::{Error, Result};
-use crate::store::memory::{self as store_of, Held};
+use crate::store::memory::{self as store_of, Amounts};
 use crate::store::{Reader, Writer};
 
 /// A memory that was stored.
@@ -301,7 +301,7 @@ pub fn delete_slice(
     let user = caller.user.key;
     let mut slice = DeletedSlice { memories: 0, size_bytes: 0, left: keys };
     let (mut looked_at, mut text_bytes) = (0, 0_usize);
-    let mut deleted = [Held::default(); 3];
+    let mut deleted = [Amounts::default(); 3];
     // From the newest, which is deleted first, to the oldest.
     let mut range: Option<(MemoryKey, MemoryKey)> = None;
     while looked_at < SLICE && text_bytes < TEXT_BYTES {

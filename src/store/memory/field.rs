@@ -35,8 +35,8 @@ struct Index<'r> {
 pub(crate) struct Nearest {
     /// Positions and cosines, in the order of the positions.
     pub(crate) found: Vec<(usize, f32)>,
-    /// Whether some were looked for in vain, since the index is ahead of this snapshot, where others may have been left out
-    /// for them.
+    /// Whether places went to memories that this snapshot does not have (the index is ahead of it), so that others may
+    /// have been crowded out.
     pub(crate) is_short: bool,
 }
 
@@ -230,7 +230,7 @@ pub(crate) struct Words {
 }
 
 impl Words {
-    /// What a score has to know of the words, whichever memory it is of.
+    /// What the score of any memory needs to know about the words.
     pub(crate) fn rarities(&self) -> Rarities {
         let holders = |word: &Word| word.united.as_ref().map_or(word.in_text.len(), Vec::len);
         Rarities { corpus: self.corpus, holders: self.words.iter().map(holders).collect() }

@@ -8,8 +8,8 @@ use crate::domain::Result;
 use crate::domain::auth::UserKey;
 use crate::domain::memory::{Code, Content, Embedding, Memory, MemoryKey};
 use crate::domain::words::date_words;
-use crate::store::recall::{Change, Publication, Row, SessionHash, Version};
-use crate::store::{Reader, Writer, fault};
+use crate::store::recall::{Change, Changes, Publication, Row, SessionHash, Version};
+use crate::store::{Reader, Writer, fault, sql_number};
 
 /// A memory's windows are one range of vector ids: its own id, shifted by this many bits, and the window.
 const WINDOW_BITS: u32 = 12;
@@ -39,25 +39,28 @@ pub(super) fn delete_vectors(writer: &mut Writer<'_>, memory: MemoryKey) -> Resu
     Ok(())
 }
 
-/// Writes the vectors between two memories anew, whosever they are, so that they lie close: SQLite gives a page back only when
-/// less than a third of it is used, and where every other memory was deleted no page is. Not where there are many: then enough of
-/// them are left on each page.
+/// Rewrites the vectors between two memories, of all users, so that they lie close together: SQLite frees a page only
+/// when less than a third of it is used, which never happens where every other memory was deleted. Leaves them alone
+/// where there are many: then each page is used well enough.
 pub(crate) fn pack_vectors(writer: &mut Writer<'_>, first: MemoryKey, last: MemoryKey) -> Result<()> {
     /// Vectors that are written anew at most, 1.5 MiB.
     const VECTORS_MAX: usize = 1_024;
-    let range = [vector_ids(first.0).0, vector_ids(last.0).1];
+    let (low, high) = (vector_ids(first.0).0, vector_ids(last.0).1);
     let mut vectors: Vec<(i64, Vec<u8>)> = Vec::new();
     {
         let mut statement =
-            writer.prepare("SELECT id, embedding FROM vectors WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT 1025")?;
-        for vector in statement.query_map(range, |row| Ok((row.get(0)?, row.get(1)?))).map_err(fault)? {
+            writer.prepare("SELECT id, embedding FROM vectors WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3")?;
+        for vector in statement
+            .query_map([low, high, sql_number(VECTORS_MAX + 1)], |row| Ok((row.get(0)?, row.get(1)?)))
+            .map_err(fault)?
+        {
             vectors.push(vector.map_err(fault)?);
         }
     }
     if vectors.len() > VECTORS_MAX {
         return Ok(());
     }
-    writer.execute("DELETE FROM vectors WHERE id BETWEEN ?1 AND ?2", range)?;
+    writer.execute("DELETE FROM vectors WHERE id BETWEEN ?1 AND ?2", [low, high])?;
     for vector in vectors {
         writer.insert("INSERT INTO vectors (id, embedding) VALUES (?1, ?2)", vector)?;
     }
@@ -116,7 +119,7 @@ pub(super) fn insert_words(
     content: &Content,
 ) {
     let change = Change::Words { memory: memory.0, terms: terms(user, words, content), leaves: false };
-    writer.memories.push((user, change));
+    writer.effects.memories.push((user, change));
 }
 
 pub(super) fn delete_words(
@@ -127,7 +130,7 @@ pub(super) fn delete_words(
     content: &Content,
 ) {
     let terms = terms(user, words, content);
-    writer.memories.push((user, Change::Words { memory: memory.0, terms, leaves: true }));
+    writer.effects.memories.push((user, Change::Words { memory: memory.0, terms, leaves: true }));
 }
 
 /// Notes that a memory is there in this form, with the codes of its embeddings where it has new ones.
@@ -141,13 +144,13 @@ pub(super) fn note_put(writer: &mut Writer<'_>, user: UserKey, memory: &Memory, 
         timestamp: content.timestamp,
     };
     let codes = embeddings.map(|embeddings| embeddings.iter().map(Code::of).collect());
-    writer.memories.push((user, Change::Put { row, codes }));
+    writer.effects.memories.push((user, Change::Put { row, codes }));
 }
 
 /// Writes the words of the changes from `first` on: those of all jobs of a commit at once, since FTS5 otherwise makes a piece
 /// of index at every savepoint, one a job, and then merges them.
 pub(crate) fn write_words(writer: &Writer<'_>, first: usize) -> Result<()> {
-    write_words_of(writer, writer.memories.get(first..).unwrap_or_default())
+    write_words_of(writer, writer.effects.memories.get(first..).unwrap_or_default())
 }
 
 /// Writes the words of some changes.
@@ -164,16 +167,16 @@ pub(super) fn write_words_of(writer: &Writer<'_>, changes: &[(UserKey, Change)])
     Ok(())
 }
 
-/// Counts this commit for each user whose memories it changes, and gives what it changes of whom.
+/// Counts this commit for each user whose memories it changes, and returns the changes by user.
 pub(crate) fn count_commit(writer: &mut Writer<'_>) -> Result<Vec<Publication>> {
     let mut of_users: BTreeMap<UserKey, Vec<Change>> = BTreeMap::new();
-    for (user, change) in std::mem::take(&mut writer.memories) {
+    for (user, change) in std::mem::take(&mut writer.effects.memories) {
         of_users.entry(user).or_default().push(change);
     }
     let mut publications: Vec<Publication> =
-        writer.users_erased.iter().map(|user| Publication::erasure(*user)).collect();
+        writer.effects.users_erased.iter().map(|user| Publication::Erasure(*user)).collect();
     for (user, changes) in of_users {
-        if writer.users_erased.contains(&user) {
+        if writer.effects.users_erased.contains(&user) {
             continue;
         }
         let mut statement = writer.prepare(
@@ -182,7 +185,7 @@ pub(crate) fn count_commit(writer: &mut Writer<'_>) -> Result<Vec<Publication>> 
         )?;
         let version = statement.query_row([user.0], |row| row.get(0)).map_err(fault)?;
         drop(statement);
-        publications.push(Publication::new(user, version, changes));
+        publications.push(Publication::Changes(Changes::new(user, version, changes)));
     }
     Ok(publications)
 }

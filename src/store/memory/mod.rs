@@ -43,7 +43,7 @@ use serde_json::{Map, Value};
 
 use super::id::{self, Table};
 use super::recall::Change;
-use super::{Reader, Writer, fault};
+use super::{Reader, Writer, fault, sql_number};
 use crate::domain::auth::UserKey;
 use crate::domain::memory::{
     Content, Filter, Groundwork, Memory, MemoryKey, MemoryTier, NewMemory, content_hash, json_of_metadata,
@@ -58,10 +58,11 @@ pub(crate) use index::{
     count_commit, find_setting, has_vectors, load_embeddings, merge_words, pack_vectors, replace_vectors, set_setting,
     write_words,
 };
+pub(super) use repair::memory_sums;
 pub(crate) use repair::{clear_words, delete_lost_vectors, enter_words, list_unembedded, restore_totals};
 pub(crate) use source::{has_source, note_source, release_source};
 pub(crate) use totals::{
-    Held, add_held, book_ends, booked_until, due_users, ended, held, held_of_tier, list_ended, purge_ended,
+    Amounts, add_held, book_ends, booked_until, due_users, ended, held, held_of_tier, list_ended, purge_ended,
 };
 
 /// A tier as a number.
@@ -112,7 +113,7 @@ fn metadata_of(json: Option<&str>) -> Map<String, Value> {
 }
 
 fn text_bytes(content: &Content) -> i64 {
-    i64::try_from(content.text.len()).unwrap_or(i64::MAX)
+    sql_number(content.text.len())
 }
 
 /// Writes a memory with its vectors and words. What it counts with is booked by the caller, in the same transaction.
@@ -207,7 +208,7 @@ pub(crate) fn delete(writer: &mut Writer<'_>, user: UserKey, memory: &Memory) ->
     index::delete_words(writer, user, memory.key, &index_words(&memory.content.text), &memory.content);
     index::delete_vectors(writer, memory.key)?;
     writer.execute("DELETE FROM memories WHERE id = ?1", [memory.key.0])?;
-    writer.memories.push((user, Change::Remove { key: memory.key.0 }));
+    writer.effects.memories.push((user, Change::Remove { key: memory.key.0 }));
     Ok(())
 }
 
@@ -216,7 +217,7 @@ pub(crate) fn delete(writer: &mut Writer<'_>, user: UserKey, memory: &Memory) ->
 /// memory, which has forgotten the user.
 pub(crate) fn erase_some(writer: &mut Writer<'_>, user: UserKey, limit: usize, text_bytes: usize) -> Result<usize> {
     let sql = concat!("SELECT ", memory_columns!(), " FROM memories WHERE user_id = ?1 ORDER BY id LIMIT 1");
-    let before = writer.memories.len();
+    let before = writer.effects.memories.len();
     let (mut count, mut bytes) = (0, 0_usize);
     while count < limit && bytes < text_bytes {
         let next = writer.prepare(sql)?.query_row([user.0], memory_of).optional().map_err(fault)?;
@@ -225,7 +226,7 @@ pub(crate) fn erase_some(writer: &mut Writer<'_>, user: UserKey, limit: usize, t
         delete(writer, user, &memory)?;
         count += 1;
     }
-    let changes = writer.memories.split_off(before);
+    let changes = writer.effects.memories.split_off(before);
     index::write_words_of(writer, &changes)?;
     if count == 0 {
         writer.execute("DELETE FROM memory_totals WHERE user_id = ?1", [user.0])?;
@@ -381,7 +382,7 @@ pub(crate) fn recent_kinds(reader: &Reader<'_>, user: UserKey, limit: usize) -> 
              WHERE user_id = ?1 AND (expires_at IS NULL OR expires_at > ?2) ORDER BY id DESC LIMIT 1000) \
          GROUP BY type ORDER BY count(*) DESC, type LIMIT ?3",
     )?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let limit = sql_number(limit);
     let rows = statement.query_map(params![user.0, reader.now().0, limit], |row| row.get(0));
     rows.and_then(Iterator::collect).map_err(fault)
 }
@@ -401,7 +402,7 @@ pub(crate) fn neighbours(reader: &Reader<'_>, user: UserKey, memory: &Memory, co
         " FROM memories INDEXED BY memories_session WHERE user_id = ?1 AND session = ?2 AND (timestamp, id) > (?3, ?4) \
          AND (expires_at IS NULL OR expires_at > ?5) ORDER BY timestamp, id LIMIT ?6"
     );
-    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    let count = sql_number(count);
     let mut around = Vec::new();
     for sql in [before, after] {
         around.reverse();
@@ -426,7 +427,7 @@ pub(crate) fn list_all(reader: &Reader<'_>, after: MemoryKey, limit: usize) -> R
     let sql =
         concat!("SELECT ", memory_columns!(), ", memories.user_id FROM memories WHERE id > ?1 ORDER BY id LIMIT ?2");
     let mut statement = reader.prepare(sql)?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let limit = sql_number(limit);
     let rows = statement.query_map(params![after.0, limit], |row| Ok((UserKey(row.get(12)?), memory_of(row)?)));
     rows.and_then(Iterator::collect).map_err(fault)
 }

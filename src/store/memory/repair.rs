@@ -8,7 +8,17 @@ use crate::domain::Result;
 use crate::domain::auth::UserKey;
 use crate::domain::memory::Memory;
 use crate::domain::words::index_words;
-use crate::store::{Reader, Writer, fault};
+use crate::store::{Reader, Writer, fault, sql_number};
+
+/// What the totals of memories must be: sums over those whose end is not booked.
+macro_rules! memory_sums {
+    () => {
+        "SELECT m.user_id, m.tier, count(*) AS memories, sum(m.size_bytes) AS size_bytes, sum(m.text_bytes) AS text_bytes \
+         FROM memories m LEFT JOIN memory_expiry x ON x.user_id = m.user_id \
+         WHERE m.expires_at IS NULL OR m.expires_at > coalesce(x.booked_until, 0) GROUP BY m.user_id, m.tier"
+    };
+}
+pub(in crate::store) use memory_sums;
 
 /// Takes away the vectors of memories that are not there. Tells how many.
 pub(crate) fn delete_lost_vectors(writer: &mut Writer<'_>) -> Result<usize> {
@@ -24,7 +34,7 @@ pub(crate) fn list_unembedded(reader: &Reader<'_>, limit: usize) -> Result<Vec<(
     let mut missing = reader.prepare(
         "SELECT m.id FROM memories m WHERE NOT EXISTS (SELECT 1 FROM vectors v WHERE v.id = m.id << 12) LIMIT ?1",
     )?;
-    let most = i64::try_from(limit).unwrap_or(i64::MAX);
+    let most = sql_number(limit);
     for key in missing.query_map([most], |row| row.get(0)).map_err(fault)? {
         lost.push(key.map_err(fault)?);
     }
@@ -59,9 +69,7 @@ pub(crate) fn enter_words(writer: &mut Writer<'_>, user: UserKey, memory: &Memor
 
 /// Makes the totals anew. Tells how many rows were wrong.
 pub(crate) fn restore_totals(writer: &mut Writer<'_>) -> Result<usize> {
-    const SUMS: &str = "SELECT m.user_id, m.tier, count(*) AS memories, sum(m.size_bytes) AS size_bytes, \
-         sum(m.text_bytes) AS text_bytes FROM memories m LEFT JOIN memory_expiry x ON x.user_id = m.user_id \
-         WHERE m.expires_at IS NULL OR m.expires_at > coalesce(x.booked_until, 0) GROUP BY m.user_id, m.tier";
+    const SUMS: &str = memory_sums!();
     let emptied = writer.execute(
         &format!(
             "UPDATE memory_totals SET memories = 0, size_bytes = 0, text_bytes = 0 WHERE memories + size_bytes + text_bytes > 0 \

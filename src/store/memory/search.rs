@@ -11,7 +11,7 @@ use crate::domain::auth::UserKey;
 use crate::domain::memory::{Code, Filter, MemoryKey};
 use crate::domain::unit::Timestamp;
 use crate::store::recall::{Postings, Read, Row, Rows, SessionHash, WORD_COUNT_MAX, posting};
-use crate::store::{Reader, fault};
+use crate::store::{Reader, fault, sql_number};
 
 /// A memory that passes a search's filter.
 #[derive(Clone, Copy, Debug)]
@@ -158,7 +158,7 @@ pub(super) fn each_vector(reader: &Reader<'_>, keys: &[i64], mut take: impl FnMu
     let (Some(first), Some(last)) = (keys.first(), keys.last()) else { return Ok(()) };
     let span = last - first;
     // Where most of the memories in between are meant, to walk past the others costs less than to look each one up.
-    if span < 4 * i64::try_from(keys.len()).unwrap_or(i64::MAX) {
+    if span < 4 * sql_number(keys.len()) {
         let mut statement =
             reader.prepare("SELECT id, embedding FROM vectors WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
         let mut rows = statement.query([vector_ids(*first).0, vector_ids(*last).1]).map_err(fault)?;

@@ -7,11 +7,11 @@ use crate::domain::Result;
 use crate::domain::auth::UserKey;
 use crate::domain::memory::{MemoryKey, MemoryTier};
 use crate::domain::unit::Timestamp;
-use crate::store::{Reader, Writer, fault};
+use crate::store::{Reader, Writer, fault, sql_number};
 
 /// Sums over memories; differences may be negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct Amounts {
     /// How many.
     pub(crate) memories: i64,
     /// What they count with.
@@ -20,7 +20,7 @@ pub(crate) struct Held {
     pub(crate) text_bytes: i64,
 }
 
-impl Held {
+impl Amounts {
     /// The difference the other way.
     pub(crate) const fn negated(self) -> Self {
         Self { memories: -self.memories, size_bytes: -self.size_bytes, text_bytes: -self.text_bytes }
@@ -28,40 +28,36 @@ impl Held {
 
     /// The sum.
     pub(crate) const fn plus(self, other: Self) -> Self {
-        self.minus(other.negated())
-    }
-
-    const fn minus(self, other: Self) -> Self {
         Self {
-            memories: self.memories - other.memories,
-            size_bytes: self.size_bytes - other.size_bytes,
-            text_bytes: self.text_bytes - other.text_bytes,
+            memories: self.memories + other.memories,
+            size_bytes: self.size_bytes + other.size_bytes,
+            text_bytes: self.text_bytes + other.text_bytes,
         }
     }
 }
 
 /// What a user holds of a tier, by the totals: what has ended without having been booked still counts.
-pub(crate) fn held_of_tier(reader: &Reader<'_>, user: UserKey, tier: MemoryTier) -> Result<Held> {
+pub(crate) fn held_of_tier(reader: &Reader<'_>, user: UserKey, tier: MemoryTier) -> Result<Amounts> {
     let mut statement = reader
         .prepare("SELECT memories, size_bytes, text_bytes FROM memory_totals WHERE user_id = ?1 AND tier = ?2")?;
     let found = statement.query_row(params![user.0, code_of(tier)], |row| {
-        Ok(Held { memories: row.get(0)?, size_bytes: row.get(1)?, text_bytes: row.get(2)? })
+        Ok(Amounts { memories: row.get(0)?, size_bytes: row.get(1)?, text_bytes: row.get(2)? })
     });
     Ok(found.optional().map_err(fault)?.unwrap_or_default())
 }
 
 /// What a user holds now, in the order of `MemoryTier::ALL`: what has ended does not count, booked or not.
-pub(crate) fn held(reader: &Reader<'_>, user: UserKey) -> Result<[Held; 3]> {
+pub(crate) fn held(reader: &Reader<'_>, user: UserKey) -> Result<[Amounts; 3]> {
     let mut held = ended(reader, user)?;
     for (tier, held) in MemoryTier::ALL.into_iter().zip(&mut held) {
-        *held = held_of_tier(reader, user, tier)?.minus(*held);
+        *held = held_of_tier(reader, user, tier)?.plus(held.negated());
     }
     Ok(held)
 }
 
 /// Adds to what a user holds of a tier.
-pub(crate) fn add_held(writer: &mut Writer<'_>, user: UserKey, tier: MemoryTier, more: Held) -> Result<()> {
-    if more == Held::default() {
+pub(crate) fn add_held(writer: &mut Writer<'_>, user: UserKey, tier: MemoryTier, more: Amounts) -> Result<()> {
+    if more == Amounts::default() {
         return Ok(());
     }
     let changed = writer.execute(
@@ -86,18 +82,18 @@ pub(crate) fn booked_until(reader: &Reader<'_>, user: UserKey) -> Result<Timesta
 }
 
 /// What has ended by now and is not booked, in the order of `MemoryTier::ALL`. Reads an index alone.
-pub(crate) fn ended(reader: &Reader<'_>, user: UserKey) -> Result<[Held; 3]> {
+pub(crate) fn ended(reader: &Reader<'_>, user: UserKey) -> Result<[Amounts; 3]> {
     let booked_until = booked_until(reader, user)?;
     let mut statement = reader.prepare(
         "SELECT tier, count(*), sum(size_bytes), sum(text_bytes) FROM memories INDEXED BY memories_expiry \
          WHERE user_id = ?1 AND expires_at > ?2 AND expires_at <= ?3 GROUP BY tier",
     )?;
     let mut rows = statement.query(params![user.0, booked_until.0, reader.now().0]).map_err(fault)?;
-    let mut ended = [Held::default(); 3];
+    let mut ended = [Amounts::default(); 3];
     while let Some(row) = rows.next().map_err(fault)? {
         let mut read = || -> rusqlite::Result<()> {
             if let Some(held) = ended.get_mut(usize::from(row.get::<_, u8>(0)?)) {
-                *held = Held { memories: row.get(1)?, size_bytes: row.get(2)?, text_bytes: row.get(3)? };
+                *held = Amounts { memories: row.get(1)?, size_bytes: row.get(2)?, text_bytes: row.get(3)? };
             }
             Ok(())
         };
@@ -107,7 +103,7 @@ pub(crate) fn ended(reader: &Reader<'_>, user: UserKey) -> Result<[Held; 3]> {
 }
 
 /// Takes what has ended by now from the totals, and notes that it is booked. The level is the caller's to book.
-pub(crate) fn book_ends(writer: &mut Writer<'_>, user: UserKey, ended: &[Held; 3]) -> Result<()> {
+pub(crate) fn book_ends(writer: &mut Writer<'_>, user: UserKey, ended: &[Amounts; 3]) -> Result<()> {
     for (tier, held) in MemoryTier::ALL.into_iter().zip(ended) {
         add_held(writer, user, tier, held.negated())?;
     }
@@ -134,7 +130,7 @@ pub(crate) fn due_users(reader: &Reader<'_>, limit: usize) -> Result<Vec<UserKey
              AND expires_at > coalesce((SELECT booked_until FROM memory_expiry WHERE user_id = holders.id), 0)) \
              AND id NOT IN (SELECT user_id FROM erasures WHERE finished_at IS NULL) LIMIT ?2",
     )?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let limit = sql_number(limit);
     let rows = statement.query_map([reader.now().0, limit], |row| row.get(0).map(UserKey));
     rows.and_then(Iterator::collect).map_err(fault)
 }
@@ -166,7 +162,7 @@ pub(crate) fn list_ended(reader: &Reader<'_>, limit: usize) -> Result<Vec<(UserK
         "SELECT memories.user_id, memories.id FROM memory_expiry CROSS JOIN memories INDEXED BY memories_expiry \
          ON memories.user_id = memory_expiry.user_id AND memories.expires_at <= memory_expiry.booked_until LIMIT ?1",
     )?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let limit = sql_number(limit);
     let rows = statement.query_map([limit], |row| Ok((UserKey(row.get(0)?), MemoryKey(row.get(1)?))));
     rows.and_then(Iterator::collect).map_err(fault)
 }

@@ -2,18 +2,18 @@
 //! of words that were asked for. It is derived from the database, which alone counts, and bounded: users who have not
 //! searched for long leave it, and come back with their next search.
 //!
-//! The database counts the commits that changed a user's memories (`memory_versions`), and what is kept here says for
-//! which of them it stands. A search accepts what is as new as its snapshot or newer; it loads what it answers from the
-//! snapshot, so that what is newer can only be missing there. What is older was changed by another process, and is read
-//! anew. The writer hands its changes over after the commit and before any answer; a search whose snapshot is newer than
-//! what is kept waits for that.
+//! The database counts the commits that changed a user's memories (`memory_versions`), and each entry here carries the
+//! count that it was built for. A search accepts an entry that is as new as its snapshot or newer; it loads its hits
+//! from the snapshot, so a newer entry can only name memories that are missing there. An older entry was outdated by
+//! another process, and is read anew. The writer hands its changes over after the commit and before any answer; a
+//! search whose snapshot is newer than what is kept waits for that.
 
 mod rows;
 mod slot;
 mod sorted;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use slot::Slot;
@@ -22,6 +22,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::domain::Result;
 use crate::domain::auth::UserKey;
 use crate::domain::memory::Code;
+use crate::lock::lock;
 pub(crate) use rows::{Row, Rows, SessionHash};
 pub(crate) use sorted::Sorted;
 
@@ -58,7 +59,7 @@ pub(crate) const fn count_of(posting: u64) -> u64 {
 /// What happened to a memory.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    /// It is there, or is there in another form. Without codes those it has stay.
+    /// It is new, or has changed. Without codes it keeps those it has.
     Put { row: Row, codes: Option<Vec<Code>> },
     /// It is gone.
     Remove { key: i64 },
@@ -66,20 +67,36 @@ pub(crate) enum Change {
     Words { memory: i64, terms: String, leaves: bool },
 }
 
-/// All that a commit changed of one user.
+/// What a commit did to the memories of one user.
 #[derive(Debug)]
-pub(crate) struct Publication {
-    user: UserKey,
-    /// None where the user was erased.
-    version: Version,
-    changes: Vec<Change>,
-    is_erasure: bool,
-    size_bytes: usize,
+pub(crate) enum Publication {
+    /// It changed some.
+    Changes(Changes),
+    /// The user was erased.
+    Erasure(UserKey),
 }
 
 impl Publication {
-    /// The changes of a commit that made `version`.
-    pub(crate) fn new(user: UserKey, version: Version, changes: Vec<Change>) -> Self {
+    /// Whose memories, and which version of them is there with the commit.
+    const fn announced(&self) -> (UserKey, Version) {
+        match self {
+            Self::Changes(changes) => (changes.user, changes.version),
+            Self::Erasure(user) => (*user, Version::MAX),
+        }
+    }
+}
+
+/// The changes of a commit that made `version` of a user's memories.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    user: UserKey,
+    version: Version,
+    list: Vec<Change>,
+    size_bytes: usize,
+}
+
+impl Changes {
+    pub(crate) fn new(user: UserKey, version: Version, list: Vec<Change>) -> Self {
         let of = |change: &Change| {
             size_of::<Change>()
                 + match change {
@@ -88,18 +105,9 @@ impl Publication {
                     Change::Words { terms, .. } => terms.len(),
                 }
         };
-        let size_bytes = changes.iter().map(of).sum();
-        Self { user, version, changes, is_erasure: false, size_bytes }
+        let size_bytes = list.iter().map(of).sum();
+        Self { user, version, list, size_bytes }
     }
-
-    /// The erasure of a user.
-    pub(crate) const fn erasure(user: UserKey) -> Self {
-        Self { user, version: Version::MAX, changes: Vec::new(), is_erasure: true, size_bytes: 0 }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The index.
@@ -113,13 +121,13 @@ pub(crate) struct Recall {
 
 #[derive(Default)]
 struct Users {
-    places: HashMap<UserKey, Place>,
+    kept: HashMap<UserKey, Kept>,
     erased: HashSet<UserKey>,
     size_bytes: usize,
     time: u64,
 }
 
-struct Place {
+struct Kept {
     slot: Arc<Slot>,
     size_bytes: usize,
 }
@@ -162,10 +170,8 @@ impl Recall {
         }
         users.time += 1;
         let time = users.time;
-        let place = users
-            .places
-            .entry(user)
-            .or_insert_with(|| Place { slot: Arc::new(Slot::new(self.bytes_max)), size_bytes: 0 });
+        let place =
+            users.kept.entry(user).or_insert_with(|| Kept { slot: Arc::new(Slot::new(self.bytes_max)), size_bytes: 0 });
         place.slot.touch(time);
         Some(Arc::clone(&place.slot))
     }
@@ -173,7 +179,7 @@ impl Recall {
     /// Notes what a user's place takes now, and makes room where that is too much.
     fn settle(&self, user: UserKey) {
         let mut users = lock(&self.users);
-        let Some(place) = users.places.get_mut(&user) else { return };
+        let Some(place) = users.kept.get_mut(&user) else { return };
         let size_bytes = place.slot.size_bytes() + SLOT_BYTES;
         let before = std::mem::replace(&mut place.size_bytes, size_bytes);
         users.size_bytes = (users.size_bytes + size_bytes).saturating_sub(before);
@@ -181,7 +187,7 @@ impl Recall {
             return;
         }
         let mut by_age: Vec<(u64, UserKey)> =
-            users.places.iter().map(|(user, place)| (place.slot.used(), *user)).collect();
+            users.kept.iter().map(|(user, place)| (place.slot.used(), *user)).collect();
         by_age.sort_unstable_by_key(|(used, _)| *used);
         // A little more than needed, so that not every search has to look for who leaves next.
         let goal = self.bytes_max - self.bytes_max / 16;
@@ -266,35 +272,40 @@ impl Recall {
     pub(super) fn announce(&self, publications: &[Publication]) {
         if self.bytes_max > 0 && !publications.is_empty() {
             let mut coming = lock(&self.coming);
-            coming.extend(publications.iter().map(|publication| (publication.user, publication.version)));
+            coming.extend(publications.iter().map(Publication::announced));
         }
     }
 
-    /// To be called after a commit: what it changed. With nothing, after one that failed.
+    /// To be called after a commit with what it changed, and with nothing after a commit that failed.
     pub(super) fn publish(&self, publications: Vec<Publication>) {
         for publication in publications {
-            let user = publication.user;
-            if publication.is_erasure {
-                let mut users = lock(&self.users);
-                users.erased.insert(user);
-                users.take_out(user);
-                continue;
-            }
-            // Where nobody has searched, nothing is kept.
-            let slot = lock(&self.users).places.get(&user).map(|place| Arc::clone(&place.slot));
-            if let Some(slot) = slot {
-                slot.apply(&Arc::new(publication));
-                self.settle(user);
+            match publication {
+                Publication::Changes(changes) => self.apply(changes),
+                Publication::Erasure(user) => {
+                    let mut users = lock(&self.users);
+                    users.erased.insert(user);
+                    users.take_out(user);
+                }
             }
         }
         lock(&self.coming).clear();
         self.arrived.notify_all();
     }
 
+    fn apply(&self, changes: Changes) {
+        let user = changes.user;
+        // Where nobody has searched, nothing is kept.
+        let slot = lock(&self.users).kept.get(&user).map(|kept| Arc::clone(&kept.slot));
+        if let Some(slot) = slot {
+            slot.apply(&Arc::new(changes));
+            self.settle(user);
+        }
+    }
+
     /// Forgets all that is kept: the next searches read it anew.
     pub(super) fn clear(&self) {
         let mut users = lock(&self.users);
-        let kept: Vec<UserKey> = users.places.keys().copied().collect();
+        let kept: Vec<UserKey> = users.kept.keys().copied().collect();
         for user in kept {
             users.take_out(user);
         }
@@ -303,9 +314,9 @@ impl Recall {
         self.arrived.notify_all();
     }
 
-    /// Whoever is about to search memories of which nothing is kept waits here for who reads them, before it takes one of the
-    /// few places of readers: to read many takes a while, and every place could stand behind it. To be held over the search;
-    /// none where there is nothing to wait for.
+    /// A search for a user whose memories are still being loaded waits here, before it takes one of the few reader
+    /// connections: otherwise all of them could end up waiting for the loader. Hold the result during the search; none
+    /// where nothing is being loaded.
     pub(super) async fn turn(&self, user: UserKey) -> Option<OwnedMutexGuard<()>> {
         let slot = self.slot(user).filter(|slot| !slot.is_known())?;
         let turn = Arc::clone(&slot.turn).lock_owned().await;
@@ -315,7 +326,7 @@ impl Recall {
 
 impl Users {
     fn take_out(&mut self, user: UserKey) {
-        if let Some(place) = self.places.remove(&user) {
+        if let Some(place) = self.kept.remove(&user) {
             place.slot.leave();
             self.size_bytes = self.size_bytes.saturating_sub(place.size_bytes);
         }

@@ -9,7 +9,7 @@ use crate::domain::unit::Timestamp;
 
 /// Codes of a piece beyond which another one is begun.
 const PIECE_CODES_MAX: usize = 1_024;
-/// How many by the distance of codes are estimated for one that is wanted.
+/// How many of the nearest codes are estimated for each memory wanted.
 const ESTIMATED_FOR_ONE: usize = 4;
 /// Estimated at least, however few are wanted.
 const ESTIMATED_LEAST: usize = 512;
@@ -45,13 +45,13 @@ impl Row {
         self.expires_at.is_none_or(|end| end > now)
     }
 
-    const fn place(&self) -> Place {
+    const fn run_key(&self) -> RunKey {
         (self.session, self.timestamp, self.key)
     }
 }
 
-/// By what memories follow each other: session, time, handle.
-type Place = (SessionHash, Timestamp, i64);
+/// What orders memories by how they follow each other: session, time, handle.
+type RunKey = (SessionHash, Timestamp, i64);
 
 /// Rows in the order of their keys, and the codes of their windows in the same order.
 #[derive(Clone, Default)]
@@ -123,7 +123,7 @@ impl Piece {
 pub(crate) struct Rows {
     pieces: Vec<Arc<Piece>>,
     /// Session by session, in the order in which they follow each other.
-    order: Sorted<Place>,
+    order: Sorted<RunKey>,
     len: usize,
     codes: usize,
 }
@@ -162,7 +162,7 @@ impl Rows {
             (None, Some(kept)) => kept,
             (None, None) => return,
         };
-        self.order.insert(row.place());
+        self.order.insert(row.run_key());
         self.len += 1;
         self.codes += codes.len();
         let (index, place) = self.place_of(row.key);
@@ -202,7 +202,7 @@ impl Rows {
         }
         self.len -= 1;
         self.codes -= codes.len();
-        self.order.remove_by(|other| other.cmp(&row.place()));
+        self.order.remove_by(|other| other.cmp(&row.run_key()));
         Some(codes)
     }
 
@@ -221,17 +221,17 @@ impl Rows {
     pub(crate) fn around(&self, key: i64, now: Timestamp) -> [[Option<i64>; RUN_REACH]; 2] {
         let Some(row) = self.find(key) else { return [[None; RUN_REACH]; 2] };
         let run = Run::new(row.session == SessionHash::NONE);
-        let near = |(session, at, other): Place| {
+        let near = |(session, at, other): RunKey| {
             (session == row.session).then(|| (other, at, self.find(other).is_some_and(|row| row.lives(now))))
         };
         [
-            run.take(row.timestamp, self.order.before(&row.place()).map_while(|place| near(*place))),
-            run.take(row.timestamp, self.order.after(&row.place()).map_while(|place| near(*place))),
+            run.take(row.timestamp, self.order.before(&row.run_key()).map_while(|other| near(*other))),
+            run.take(row.timestamp, self.order.after(&row.run_key()).map_while(|other| near(*other))),
         ]
     }
 
-    /// The keys of about the `count` memories nearest to any of `queries` of those that live at `now`, in their order. With
-    /// `among` (keys in order), of those alone. Never fewer than `count` where so many there are.
+    /// The keys, in order, of about `count` memories that live at `now` and are nearest to any of `queries`; with
+    /// `among` (keys in order) only of those. Never fewer than `count`, unless there are fewer.
     pub(crate) fn nearest(
         &self,
         queries: &[Embedding],
@@ -361,7 +361,7 @@ mod tests {
         let all = rows.nearest(&[embedding(3)], now, None, model.len());
         assert!(all.iter().copied().eq(living.iter().map(|row| row.key)));
         let mut ordered: Vec<Row> = living.clone();
-        ordered.sort_by_key(Row::place);
+        ordered.sort_by_key(Row::run_key);
         for (place, row) in ordered.iter().enumerate() {
             let near = |other: &&Row| other.session == row.session;
             let after: Vec<i64> =

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::rows::Rows;
-use super::{Change, Postings, Publication, Version, WORD_COUNT_MAX, lock};
+use super::{Change, Changes, Postings, Version, WORD_COUNT_MAX, lock};
 
 /// Different words kept for one user; one more, and all are forgotten.
 const WORDS_MAX: usize = 16_384;
@@ -16,7 +16,8 @@ const LOG_CHANGES_MAX_LOADING: usize = 65_536;
 /// What a kept word costs beside its text and postings, in bytes.
 const WORD_OVERHEAD_BYTES: usize = 128;
 
-/// What of the whole index one user's kept words may take, and the last changes: one part in so many.
+/// The share of the whole index that one user's kept words may take, and that the last changes may: one part in so
+/// many.
 const WORDS_PART: usize = 4;
 const LOG_PART: usize = 16;
 
@@ -41,9 +42,9 @@ impl Loaded {
         }
     }
 
-    fn apply(&mut self, publication: &Publication) {
+    fn apply(&mut self, commit: &Changes) {
         let rows = Arc::make_mut(&mut self.rows);
-        for change in &publication.changes {
+        for change in &commit.list {
             apply_to_rows(rows, change);
             let Change::Words { memory, terms, leaves } = change else { continue };
             for (term, count) in count_terms(terms) {
@@ -53,7 +54,7 @@ impl Loaded {
                 self.words_bytes = (self.words_bytes + postings.size_bytes()).saturating_sub(before);
             }
         }
-        self.version = publication.version;
+        self.version = commit.version;
     }
 }
 
@@ -85,7 +86,7 @@ fn change_posting(postings: &mut Postings, memory: i64, count: u64, leaves: bool
 #[derive(Default)]
 struct State {
     loaded: Option<Loaded>,
-    log: VecDeque<Arc<Publication>>,
+    log: VecDeque<Arc<Changes>>,
     log_changes: usize,
     log_bytes: usize,
     /// Reads under way whose result has to be brought up to date.
@@ -98,31 +99,31 @@ struct State {
 
 impl State {
     /// The changes from `version` on to `until`, where all are remembered.
-    fn changes_since(&self, version: Version, until: Version) -> Option<Vec<Arc<Publication>>> {
-        let wanted = || self.log.iter().filter(|publication| publication.version > version);
+    fn changes_since(&self, version: Version, until: Version) -> Option<Vec<Arc<Changes>>> {
+        let wanted = || self.log.iter().filter(|commit| commit.version > version);
         let mut next = version;
-        for publication in wanted().take_while(|publication| publication.version <= until) {
+        for commit in wanted().take_while(|commit| commit.version <= until) {
             next += 1;
-            if publication.version != next {
+            if commit.version != next {
                 return None;
             }
         }
-        (next == until).then(|| wanted().filter(|publication| publication.version <= until).cloned().collect())
+        (next == until).then(|| wanted().filter(|commit| commit.version <= until).cloned().collect())
     }
 
-    fn remember(&mut self, publication: &Arc<Publication>, bytes_max: usize) {
+    fn remember(&mut self, commit: &Arc<Changes>, bytes_max: usize) {
         // A gap, where another process wrote in between, or a commit that came to nothing.
-        if self.log.back().is_some_and(|last| last.version + 1 != publication.version) {
+        if self.log.back().is_some_and(|last| last.version + 1 != commit.version) {
             self.log.clear();
             (self.log_changes, self.log_bytes) = (0, 0);
         }
-        self.log_changes += publication.changes.len();
-        self.log_bytes += publication.size_bytes;
-        self.log.push_back(Arc::clone(publication));
+        self.log_changes += commit.list.len();
+        self.log_bytes += commit.size_bytes;
+        self.log.push_back(Arc::clone(commit));
         let most = if self.loading > 0 { LOG_CHANGES_MAX_LOADING } else { LOG_CHANGES_MAX };
         while self.log_changes > most || self.log_bytes > bytes_max {
             let Some(oldest) = self.log.pop_front() else { break };
-            self.log_changes -= oldest.changes.len();
+            self.log_changes -= oldest.list.len();
             self.log_bytes -= oldest.size_bytes;
         }
     }
@@ -133,9 +134,10 @@ pub(super) struct Slot {
     /// Of the whole index.
     bytes_max: usize,
     state: Mutex<State>,
-    /// Held by whoever reads from the database for this user, so that many who ask for the same read it once.
+    /// Held while rows or words of this user are read from the database, so that many searches that need the same read
+    /// it once.
     pub(super) reading: Mutex<()>,
-    /// Held by whoever searches while nothing is known, so that the others wait before they take the place of a reader.
+    /// Held by the search that loads the user's memories, so that others wait before they take a reader connection.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     /// When it was asked last, by the index's own count.
     used: AtomicU64,
@@ -204,8 +206,8 @@ impl Slot {
         let mut loaded = Loaded { version, rows: Arc::clone(&rows), words: HashMap::new(), words_bytes: 0 };
         let newest = state.log.back().map_or(version, |last| last.version.max(version));
         // What cannot be brought up to date is too old for the next search, and read again by it.
-        for publication in state.changes_since(version, newest).unwrap_or_default() {
-            loaded.apply(&publication);
+        for commit in state.changes_since(version, newest).unwrap_or_default() {
+            loaded.apply(&commit);
         }
         state.refused = None;
         state.loaded = Some(loaded);
@@ -218,7 +220,7 @@ impl Slot {
         let Some(until) = state.loaded.as_ref().map(|loaded| loaded.version) else { return };
         let Some(since) = state.changes_since(version, until) else { return };
         let mut postings = postings.clone();
-        for change in since.iter().flat_map(|publication| &publication.changes) {
+        for change in since.iter().flat_map(|commit| &commit.list) {
             let Change::Words { memory, terms, leaves } = change else { continue };
             let count = terms.split_ascii_whitespace().filter(|other| *other == term).count();
             if let Ok(count @ 1..) = u64::try_from(count) {
@@ -231,17 +233,17 @@ impl Slot {
         loaded.bound_words(self.bytes_max / WORDS_PART);
     }
 
-    /// Brings what is kept to the version of `publication`; what is too old for that is dropped.
-    pub(super) fn apply(&self, publication: &Arc<Publication>) {
+    /// Brings what is kept to the version of `commit`; what is too old for that is dropped.
+    pub(super) fn apply(&self, commit: &Arc<Changes>) {
         let mut state = lock(&self.state);
         if state.loaded.is_some() || state.loading > 0 {
-            state.remember(publication, self.bytes_max / LOG_PART);
+            state.remember(commit, self.bytes_max / LOG_PART);
         }
         let Some(loaded) = &mut state.loaded else { return };
-        if loaded.version + 1 == publication.version {
-            loaded.apply(publication);
+        if loaded.version + 1 == commit.version {
+            loaded.apply(commit);
             loaded.bound_words(self.bytes_max / WORDS_PART);
-        } else if loaded.version < publication.version {
+        } else if loaded.version < commit.version {
             state.loaded = None;
         }
     }
@@ -386,7 +388,7 @@ mod tests {
                     Step::Write { key, length } => {
                         let changes = change(&mut table, key, length);
                         let version = Version::try_from(versions.len()).unwrap();
-                        slot.apply(&Arc::new(Publication::new(UserKey(1), version, changes)));
+                        slot.apply(&Arc::new(Changes::new(UserKey(1), version, changes)));
                         versions.push(table);
                     }
                     Step::WriteElsewhere { key, length } => {
@@ -432,7 +434,7 @@ mod tests {
         assert!((1..100).contains(&forgotten), "they come and go");
         for version in 1..1_000 {
             let changes = change(&mut table.clone(), version % 100, 3);
-            slot.apply(&Arc::new(Publication::new(UserKey(1), version, changes)));
+            slot.apply(&Arc::new(Changes::new(UserKey(1), version, changes)));
             assert!(lock(&slot.state).log_bytes <= BYTES_MAX / LOG_PART, "{version}");
         }
         assert!(lock(&slot.state).log_changes > 0);

@@ -8,16 +8,16 @@ use rusqlite::Connection;
 use crate::domain::Result;
 use crate::store::{Reader, connection, erasure};
 
-/// How soon it is tried again to empty the log after an erasure. Whoever writes waits meanwhile, so each failure doubles
-/// it: a program that reads for ever, as one that replicates the database does, must not slow every write.
+/// How soon emptying the log is tried again after an erasure. Writes wait meanwhile, so each failure doubles this time:
+/// a program that never stops reading, such as one that replicates the database, must not slow every write.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(64);
 /// How long the emptying of the log waits for readers, after an erasure.
 const EMPTY_PATIENCE: Duration = Duration::from_millis(200);
 /// How long it waits for them where the log is only too long.
 const SHORTEN_PATIENCE: Duration = Duration::from_millis(50);
-/// How often it is looked how long the log is. Not after each commit: once a file's times have been read, Linux (6.13 and
-/// later) updates them at the next write, and the next sync has to write that too, which takes it a third longer.
+/// How often the length of the log is looked up. Not after each commit: once a file's times have been read, Linux (6.13
+/// and later) updates them at the next write, and the next sync has to write that too, which takes it a third longer.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The log of the writer's connection.
@@ -29,7 +29,7 @@ pub(super) struct Log {
     bytes_max: u64,
     /// When it is next looked how long it is.
     look_at: Instant,
-    /// How long after a try in vain it is tried again to shorten it.
+    /// How long after a failed try shortening it is tried again.
     look_pause: Duration,
     /// Whether it still holds what has been erased.
     tells: bool,
@@ -86,9 +86,10 @@ impl Log {
         }
     }
 
-    /// Readers that overlap without a gap keep the log from ever being begun anew, and it would grow for as long as they come.
-    /// So where it is too long, new readers are for a moment let in only behind what is copied. One that stays, as a backup
-    /// does, is not waited for each second: a try in vain doubles the time to the next, as after an erasure.
+    /// Readers that overlap without a gap keep the log from ever being begun anew, and it would grow for as long as
+    /// they come. So where it is too long, new readers are for a moment let in only behind what is copied. A reader
+    /// that stays, such as a backup, is not waited for every second: a failed try doubles the time to the next, as
+    /// after an erasure.
     fn shorten(&mut self, reader: &Reader<'_>) {
         let now = Instant::now();
         if now < self.look_at {
@@ -108,7 +109,7 @@ impl Log {
     }
 }
 
-/// Empties the log, and takes away the mark by which every process knows that it tells of somebody erased.
+/// Empties the log, and takes away the mark that tells every process that the log still holds erased data.
 fn empty_and_unmark(reader: &Reader<'_>) -> Result<bool> {
     let mark = erasure::find_log_mark(reader)?;
     let emptied = connection::empty_log(reader.connection, EMPTY_PATIENCE)?;

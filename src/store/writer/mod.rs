@@ -1,9 +1,9 @@
 //! The one thread that writes.
 //!
-//! It takes whatever waits (up to a cap) into one `BEGIN IMMEDIATE`, with a savepoint a job where there are several, and
-//! replies only after COMMIT (but for `submit_ahead`, whose caller waits for the commit apart): with `synchronous=FULL` a
-//! commit costs the same for one job or for hundreds. A job that fails
-//! or panics is rolled back to its savepoint and its neighbours commit.
+//! It takes all waiting jobs (up to a cap) into one `BEGIN IMMEDIATE`, with a savepoint for each where there are
+//! several, and replies only after COMMIT (but for `submit_ahead`, whose caller waits for the commit separately): with
+//! `synchronous=FULL` a commit costs the same for one job or for hundreds. A job that fails or panics is rolled back to
+//! its savepoint, and its neighbours commit.
 
 mod job;
 mod log;
@@ -11,23 +11,26 @@ mod log;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::meters::{Entries, Meters};
+use super::effects::Effects;
+use super::meters::Meters;
 use super::recall::{Publication, Recall};
 use super::{Reader, StoreOptions, Writer, fault, memory};
 use crate::clock::Clock;
 use crate::domain::{Error, Result};
+use crate::lock::lock;
 pub use job::Commit;
 use job::{Fate, Job, text_of};
 use log::Log;
 
-/// How long words are written job by job after a group was lost, so that a damaged full-text index loses no other.
+/// How long words are written job by job after a group was lost, so that a damaged full-text index costs no further
+/// group.
 const WORDS_SUSPECT: Duration = Duration::from_mins(10);
 
 /// What a caller is told where the fault is ours.
@@ -52,7 +55,7 @@ impl Handle {
         Ok(answer)
     }
 
-    /// As [`Handle::submit`], for who goes on before the commit.
+    /// As [`Handle::submit`], for a caller that goes on before the commit.
     pub(super) fn submit_ahead<T, F>(&self, work: F) -> Result<(oneshot::Receiver<Result<T>>, Commit)>
     where
         T: Send + 'static,
@@ -64,7 +67,7 @@ impl Handle {
     }
 
     fn queue(&self, job: Box<dyn Job>) -> Result<()> {
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = lock(&self.queue);
         let Some(sender) = queue.as_ref() else { return Err(Error::Unavailable("the store is closed".to_owned())) };
         match sender.try_send(job) {
             Ok(()) => {
@@ -78,8 +81,8 @@ impl Handle {
 
     /// Lets the thread finish what waits and end.
     pub(super) fn close(&self) {
-        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(lock(&self.queue).take());
+        let thread = lock(&self.thread).take();
         if let Some(thread) = thread {
             // The thread's own panics are caught job by job; one outside a job has been printed by the panic hook.
             let _ = thread.join();
@@ -125,18 +128,6 @@ pub(super) fn start(connection: Connection, clock: Clock, shared: Shared, option
     Ok(Handle { queue: Mutex::new(Some(sender)), thread: Mutex::new(Some(handle)), meters: shared.meters })
 }
 
-/// What the jobs of a group touched.
-struct Touched {
-    /// Who may do what.
-    auth: bool,
-    /// Something was erased for good.
-    erased: bool,
-    /// The ledger, by entries.
-    entries: Entries,
-    /// Whose memories, and how.
-    memories: Vec<Publication>,
-}
-
 struct Thread {
     connection: Connection,
     clock: Clock,
@@ -145,7 +136,7 @@ struct Thread {
     data_version: i64,
     jobs_max: usize,
     log: Log,
-    /// Until when the full-text index may be what a group was lost for.
+    /// Until when the full-text index is suspected of having cost a group.
     words_suspect_until: Option<Instant>,
     meters: Meters,
 }
@@ -195,20 +186,20 @@ impl Thread {
         self.run_statement("BEGIN IMMEDIATE")?;
         let run = catch_unwind(AssertUnwindSafe(|| self.run_all(jobs)));
         let run = run.unwrap_or_else(|panic| Err(Error::Internal(format!("a commit panicked: {}", text_of(&*panic)))));
-        let result = run.and_then(|touched| {
-            let Some(touched) = touched else { return self.run_statement("ROLLBACK").map(|()| None) };
-            self.recall.announce(&touched.memories);
-            self.run_statement("COMMIT").map(|()| Some(touched))
+        let result = run.and_then(|done| {
+            let Some((effects, publications)) = done else { return self.run_statement("ROLLBACK").map(|()| None) };
+            self.recall.announce(&publications);
+            self.run_statement("COMMIT").map(|()| Some((effects, publications)))
         });
         match result {
             Ok(None) => Ok(()),
-            Ok(Some(touched)) => {
-                self.publish(touched.memories);
-                if touched.auth {
+            Ok(Some((effects, publications))) => {
+                self.publish(publications);
+                if effects.auth {
                     self.auth_version.fetch_add(1, Ordering::AcqRel);
                 }
-                self.meters.count(&touched.entries);
-                if touched.erased {
+                self.meters.count(&effects.entries);
+                if effects.erased {
                     self.log.forget_erased(&reader_of(&self.connection, &self.clock));
                 }
                 Ok(())
@@ -233,28 +224,20 @@ impl Thread {
         }
     }
 
-    /// Runs every job and tells what they touched; nothing where the only one failed, and there is nothing to commit. One
-    /// that is alone needs no savepoint, for which SQLite would copy each page that it changes.
-    fn run_all(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<Option<Touched>> {
+    /// Runs every job and returns what they brought about, with the changes for the index; nothing where the only one failed,
+    /// and there is nothing to commit. A single job needs no savepoint, for which SQLite would copy each page that it changes.
+    fn run_all(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<Option<(Effects, Vec<Publication>)>> {
         self.notice_other_processes()?;
         let reader = reader_of(&self.connection, &self.clock);
         let auth_version = self.auth_version.load(Ordering::Acquire);
-        let mut writer = Writer {
-            reader,
-            auth_version,
-            auth_touched: false,
-            erased: false,
-            memories: Vec::new(),
-            users_erased: Vec::new(),
-            entries: Entries::default(),
-        };
+        let mut writer = Writer { reader, auth_version, effects: Effects::default() };
         let is_alone = jobs.len() == 1;
         let is_suspect = !is_alone && self.words_suspect_until.is_some_and(|until| Instant::now() < until);
         for job in jobs {
             if !is_alone {
                 self.run_statement("SAVEPOINT job")?;
             }
-            let before = (writer.memories.len(), writer.users_erased.len(), writer.entries);
+            let mark = writer.effects.mark();
             let mut keep = job.run(&mut writer);
             // A full disk or an I/O error may have rolled back the whole group: then no neighbour is acknowledged.
             if self.connection.is_autocommit() {
@@ -264,7 +247,7 @@ impl Thread {
                 return Ok(None);
             }
             if is_suspect && keep {
-                match self.write_words_now(&writer, before.0) {
+                match self.write_words_now(&writer, mark.memories) {
                     Err(error @ Error::Internal(_)) => {
                         tracing::error!(?error, "the words of a write could not be entered; it is not kept");
                         keep = false;
@@ -276,9 +259,7 @@ impl Thread {
             }
             if !keep {
                 self.run_statement("ROLLBACK TO job")?;
-                writer.memories.truncate(before.0);
-                writer.users_erased.truncate(before.1);
-                writer.entries = before.2;
+                writer.effects.roll_back(mark);
             }
             if !is_alone {
                 self.run_statement("RELEASE job")?;
@@ -287,8 +268,8 @@ impl Thread {
         if !is_suspect {
             memory::write_words(&writer, 0)?;
         }
-        let memories = memory::count_commit(&mut writer)?;
-        Ok(Some(Touched { auth: writer.auth_touched, erased: writer.erased, memories, entries: writer.entries }))
+        let publications = memory::count_commit(&mut writer)?;
+        Ok(Some((writer.effects, publications)))
     }
 
     /// Writes the words of the changes from `first` on, down to the pages: FTS5 keeps them back until the next savepoint, and
@@ -299,8 +280,8 @@ impl Thread {
         self.run_statement("RELEASE words")
     }
 
-    /// `data_version` changes when another process has committed: it may have changed who may do what, or have erased somebody
-    /// without being able to empty the log. So it is at the first commit after the start.
+    /// `data_version` changes when another process has committed: it may have changed who may do what, or have erased
+    /// somebody without being able to empty the log. The first commit after the start counts as such a change.
     fn notice_other_processes(&mut self) -> Result<()> {
         let mut statement = self.connection.prepare_cached("PRAGMA data_version").map_err(fault)?;
         let version: i64 = statement.query_row([], |row| row.get(0)).map_err(fault)?;
@@ -328,5 +309,45 @@ fn fate_of(error: &Error) -> Fate {
         Error::Unavailable(why) => Fate::Lost(why.clone()),
         Error::Internal(_) => Fate::Lost(NOT_COMMITTED.to_owned()),
         other => Fate::Lost(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn a_job_that_fails_takes_back_what_it_touched_and_its_neighbours_keep_theirs() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), Clock::system(), &StoreOptions::default()).unwrap();
+        let together = |keeps: [bool; 2]| {
+            let (begun, has_begun) = channel();
+            let (go_on, may_go_on) = channel();
+            let holds = store.inner.writer.submit(move |_| {
+                begun.send(()).unwrap();
+                may_go_on.recv().map_err(|_| Error::Busy("the test"))
+            });
+            has_begun.recv().unwrap();
+            let jobs = keeps.map(|keeps| {
+                let job = move |writer: &mut Writer<'_>| {
+                    writer.touch_auth();
+                    writer.leave_no_trace();
+                    if keeps { Ok(()) } else { Err(Error::Busy("the test")) }
+                };
+                store.inner.writer.submit(job).unwrap()
+            });
+            let look = store.inner.writer.submit(|writer| Ok((writer.effects.auth, writer.effects.erased))).unwrap();
+            let before = store.auth_version();
+            go_on.send(()).unwrap();
+            holds.unwrap().blocking_recv().unwrap().unwrap();
+            let kept = jobs.map(|job| job.blocking_recv().unwrap().is_ok());
+            assert_eq!(kept, keeps);
+            (look.blocking_recv().unwrap().unwrap(), store.auth_version() - before)
+        };
+        assert_eq!(together([false, false]), ((false, false), 0));
+        assert_eq!(together([true, false]), ((true, true), 1));
     }
 }

@@ -1,10 +1,12 @@
 //! The calls that are under way. Each is a task of its own, so that it is settled whatever becomes of its client.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+use crate::lock::lock;
 
 /// The tasks, and the word to end them.
 pub(crate) struct Calls {
@@ -21,7 +23,7 @@ impl Default for Calls {
 impl Calls {
     /// Starts a task.
     pub(super) fn start(&self, call: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = lock(&self.tasks);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(call);
     }
@@ -46,7 +48,7 @@ impl Calls {
     }
 
     fn are_done(&self) -> bool {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = lock(&self.tasks);
         while tasks.try_join_next().is_some() {}
         tasks.is_empty()
     }

@@ -36,7 +36,8 @@ impl Watch {
         Self { version: known.version(), state, known, stop, ticks }
     }
 
-    /// Whether the credential still holds, as far as a call under way goes: the lowering of a role ends none. Without a change of who may do what, and before it ends by itself, it does.
+    /// Whether the credential still allows the call under way. A lowered role ends no call under way. While nobody's
+    /// rights have changed and the credential has not expired, it still holds.
     pub(super) async fn is_allowed(&mut self) -> bool {
         let version = self.state.store.auth_version();
         if version == self.version && !self.known.is_over(self.state.now()) {

@@ -1,10 +1,11 @@
 //! Who moves memories in or out at the moment: a bounded number of each user, and of imports of all together.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::domain::auth::UserKey;
 use crate::domain::{Error, Result};
+use crate::lock::lock;
 
 /// The transfers of one kind that are under way.
 #[derive(Clone, Debug)]
@@ -53,7 +54,7 @@ impl Places {
     /// # Errors
     /// `Busy` where the user has no more of them, or nobody has.
     pub(super) fn begin(&self, user: UserKey) -> Result<Place> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = lock(&self.running);
         if running.get(&user).is_some_and(|own| *own >= self.bounds.of_a_user) {
             return Err(Error::Busy(self.bounds.user_is_busy));
         }
@@ -67,7 +68,7 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut running = self.places.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = lock(&self.places.running);
         if let Some(own) = running.get_mut(&self.user) {
             *own -= 1;
             if *own == 0 {
