@@ -1,5 +1,6 @@
 //! Serving: the lock, the database, the first administrator, then the listener.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -160,12 +161,15 @@ async fn prepare(store: &Store, config: &Config) -> anyhow::Result<()> {
     }
     if let Some(link) = store.write(link::issue_setup).await? {
         let address = link.address(config.server.public_url.as_deref());
-        let place = match config.server.public_url {
-            Some(_) => String::new(),
-            None => format!(" on http://{}", reachable(config.server.listen)),
+        let here = reachable(config.server.listen);
+        let shown = match config.server.public_url {
+            Some(_) => address,
+            // Who sits before it opens it by a click; what reads it knows how it reaches this machine.
+            None if std::io::stdout().is_terminal() => format!("http://{here}{address}"),
+            None => format!("{address} on http://{here}"),
         };
         // The one place where the link is ever shown: never in the log.
-        output::result(format_args!("Set up the first administrator (valid 30 minutes): {address}{place}"))?;
+        output::result(format_args!("Set up the first administrator (valid 30 minutes): {shown}"))?;
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ pub enum Error {
     #[error("{}", summary(.0))]
     Invalid(Vec<Fault>),
     /// No such thing, or not the caller's.
-    #[error("{0} not found")]
+    #[error("{0} was not found")]
     NotFound(&'static str),
     /// It was erased and will not come back.
     #[error("{0} was erased")]

@@ -111,6 +111,9 @@ impl Unfinished {
         if target.is_dir() {
             return Err(Error::Unavailable(format!("{} is a directory", target.display())));
         }
+        if !directory_of(target).is_dir() {
+            return Err(Error::Unavailable(format!("there is no directory {}", directory_of(target).display())));
+        }
         let mut partial = name.to_owned();
         partial.push(format!(".partial-{}", std::process::id()));
         // What a process of that number left behind when it was killed goes.

@@ -5,7 +5,7 @@ use serde_json::json;
 use tallybox::app::{Access, App};
 use tallybox::domain::auth::Scope;
 
-use super::support::{Reply, TestApp};
+use super::support::{Reply, TestApp, request};
 
 /// The path with something in the place of its parameters.
 fn concrete(path: &str) -> String {
@@ -164,4 +164,41 @@ async fn pages_of_the_named_origins_may_call_with_any_header_and_no_others() {
             assert_eq!(reply.header("access-control-allow-origin"), "", "{method} {page}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_request_is_said_before_that_the_user_it_names_is_unknown() {
+    let app = TestApp::with_config("[auth]\nidentity_proxies = ['127.0.0.1']");
+    let stranger = [("x-user-id", "00000000-0000-4000-8000-000000000000")];
+    let body = |method: &str, path: &str, text: &'static str, media: &str| {
+        let mut request = request(method, path, None, None, &[stranger[0], ("content-type", media)]);
+        *request.body_mut() = axum::body::Body::from(text);
+        request
+    };
+    let routes = [
+        ("POST", "/usage/record", Some(json!({"resourceType": "llm_tokens", "amount": 1}))),
+        ("POST", "/usage/check-quota", Some(json!({"resourceType": "llm_tokens", "amount": 1}))),
+        ("POST", "/usage/reservations", Some(json!({"resourceType": "llm_tokens", "amount": 1}))),
+        ("POST", "/memory/store", Some(json!({"type": "n", "input_context": "x", "embedding": vec![1; 384]}))),
+        ("POST", "/memory/search", Some(json!({"query": "x", "mode": "keyword"}))),
+        ("POST", "/agents/runs", Some(json!({}))),
+        ("POST", "/v1/embeddings", Some(json!({"model": "all-minilm-l6-v2", "input": "x"}))),
+        ("GET", "/usage/stats", None),
+        ("GET", "/memory", None),
+        ("GET", "/memory/export", None),
+        ("GET", "/agents/runs", None),
+        ("GET", "/v1/models", None),
+    ];
+    for (method, path, good) in routes {
+        app.call_with(method, path, None, good.clone(), &stranger).await.expect(404);
+        if good.is_none() {
+            let faulty = if path.starts_with("/v1") { 404 } else { 422 };
+            app.call_with(method, &format!("{path}?colour=red"), None, None, &stranger).await.expect(faulty);
+            continue;
+        }
+        app.call_from("127.0.0.1", body(method, path, "{}", "text/plain")).await.expect(415);
+        app.call_from("127.0.0.1", body(method, path, "{", "application/json")).await.expect(400);
+        app.call_with(method, path, None, Some(json!({"colour": "red", "input": 7})), &stranger).await.expect(422);
+    }
+    app.proves();
 }

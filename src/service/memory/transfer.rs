@@ -98,7 +98,7 @@ pub fn ready(items: Vec<(u64, Item)>, made: Vec<Option<NewMemory>>, report: &mut
     batch
 }
 
-/// Does `attempt` again where something is busy, after `pause` each time, and gives up at the hundredth time.
+/// Does `attempt`, and again where something is busy: up to a hundred times more, after `pause` each time.
 ///
 /// # Errors
 /// As the attempt fails at last.

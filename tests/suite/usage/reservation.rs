@@ -143,7 +143,7 @@ async fn another_users_hold_is_as_one_that_never_was() {
         let settled = app.settle(&other, id, 1).await.expect(404);
         let released = app.release(&other, id).await.expect(404);
         assert_eq!((settled.code(), released.code()), ("not_found", "not_found"));
-        assert_eq!(settled.json["detail"], "the reservation not found");
+        assert_eq!(settled.json["detail"], "the reservation was not found");
     }
     assert_eq!(app.ask(&other.token, "/usage/reservations").await.json["reservations"], json!([]));
     assert_eq!(app.tokens(&user).await, (0, 300));
