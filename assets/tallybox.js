@@ -1,6 +1,14 @@
 // A little convenience on top of pages that work without it.
 "use strict";
 
+// A link of which the page knows the path alone: the address before it is the one by which this browser came.
+for (const pre of document.querySelectorAll("figure.copy[data-path] pre")) {
+  pre.textContent = location.origin + pre.textContent;
+  for (const note of document.querySelectorAll("[data-path-note]")) {
+    note.textContent = `It begins with the address by which your browser reaches this server, ${location.origin}: put another in its place where theirs differs.`;
+  }
+}
+
 // A button to copy what a click would only select.
 if (navigator.clipboard) {
   for (const figure of document.querySelectorAll("figure.copy")) {

@@ -4,19 +4,23 @@ use std::fs::DirBuilder;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use tallybox::adapter::embedder;
 use tallybox::app::App;
 use tallybox::clock::{Clock, new_request_id};
 use tallybox::config::{Config, Environment};
-use tallybox::demo::{ACCOUNTS, DAYS, Made, fill};
+use tallybox::demo::{ACCOUNTS, DAYS, Made, beat, fill};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::healthcheck::reachable;
 use super::serve::{Signals, serve_until};
 use super::{logging, output, refuse};
+
+/// How often the runs that go on give a sign of life.
+const BEAT_EVERY: Duration = Duration::from_secs(30);
 
 pub(super) fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     let loaded = Config::parse(None, &Environment::default());
@@ -69,13 +73,24 @@ async fn show(config: Config, directory: &Path, stopped: impl Future<Output = ()
         made = filling => made.context("making the demo's data")??,
         () = &mut stopped => return Ok(()),
     };
-    let app = App::build_with(config, directory, Clock::system(), embedder)?;
+    let app = App::build_with(config.clone(), directory, Clock::system(), embedder)?;
     let address = listener.local_addr()?;
     output::result(describe(address, &made))?;
     if !address.ip().is_loopback() {
         output::note("note: the passwords are known to everybody, and others can reach this address");
     }
-    serve_until(app, listener, stopped).await
+    let store = app.store().clone();
+    let beating = async {
+        loop {
+            tokio::time::sleep(BEAT_EVERY).await;
+            // A store that is busy takes the next one.
+            let _ = beat(&store, &config, &made).await;
+        }
+    };
+    tokio::select! {
+        served = serve_until(app, listener, stopped) => served,
+        () = beating => Ok(()),
+    }
 }
 
 /// A directory that goes with its holder.

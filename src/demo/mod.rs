@@ -17,7 +17,7 @@ use crate::domain::calendar::{Calendar, Day};
 use crate::domain::ledger::{ResourceType, Source};
 use crate::domain::memory::{Embedding, NewMemory};
 use crate::domain::page::Paging;
-use crate::domain::unit::{DAY_MS, HOUR_MS, Timestamp};
+use crate::domain::unit::{HOUR_MS, Timestamp};
 use crate::domain::{Error, Result};
 use crate::service::agent::{self, NewRun};
 use crate::service::auth::account::{By, Changes, New, change, create};
@@ -100,6 +100,8 @@ enum Act {
     Work { minutes: i64, metadata: serde_json::Value },
     /// An agent's run begins. It may use so many minutes, and goes on for as long if nothing ends it before.
     Begin { agent: &'static str, minutes_max: i64 },
+    /// The runs of the account that go on give a sign of life.
+    Beat,
     /// The account's run that began at that instant is stopped.
     End { begun_at: Timestamp },
     /// Something is held, and stays so for a while.
@@ -119,7 +121,7 @@ struct Span {
 impl Act {
     /// Whether the act is told to the instant: a run counts the minutes between its steps.
     const fn is_timed(&self) -> bool {
-        matches!(self, Self::Begin { .. } | Self::End { .. })
+        matches!(self, Self::Begin { .. } | Self::Beat | Self::End { .. })
     }
 }
 
@@ -226,23 +228,23 @@ fn open_accounts(store: &Store, config: &Config) -> Result<(Cast, Vec<String>)> 
         }
         Ok(tokens)
     })?;
-    let quota = Arc::new(quota::Policy { tiers: config.tiers.clone(), calendar: config.calendar });
-    let identity = auth::Policy {
-        auto_provision: false,
-        default_tier: config.auth.default_tier.clone(),
-        tiers: config.tiers.clone(),
+    Ok((Cast::new(config, by, &tokens), tokens))
+}
+
+/// The signs of life of the runs that go on, which their agents would send: to be given while somebody looks, at least twice in
+/// the time-out of a real one.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub async fn beat(store: &Store, config: &Config, made: &Made) -> Result<()> {
+    let cast = Cast::new(config, By::command_line(store.clock().clone()), &made.tokens);
+    let beat_all = move |writer: &mut Writer<'_>| {
+        (0..ACCOUNTS.len()).try_for_each(|account| {
+            let caller = cast.caller(writer, account)?;
+            cast.beat(writer, &caller)
+        })
     };
-    let show = |token: &String| Presented { bearer: Bearer::parse(token), ..Presented::default() };
-    let cast = Cast {
-        presented: tokens.iter().map(show).collect(),
-        by,
-        identity,
-        // Nobody sends heartbeats for the runs of the demo: they go on until they are stopped or reach their bound.
-        agent: agent::Policy { quota: Arc::clone(&quota), heartbeat_timeout_ms: DAY_MS },
-        memory: memory::Policy::new(&config.memory, Arc::clone(&quota)),
-        quota,
-    };
-    Ok((cast, tokens))
+    store.write(beat_all).await
 }
 
 /// Who acts, and by which rules.
@@ -256,6 +258,25 @@ struct Cast {
 }
 
 impl Cast {
+    fn new(config: &Config, by: By, tokens: &[String]) -> Self {
+        let quota = Arc::new(quota::Policy { tiers: config.tiers.clone(), calendar: config.calendar });
+        let identity = auth::Policy {
+            auto_provision: false,
+            default_tier: config.auth.default_tier.clone(),
+            tiers: config.tiers.clone(),
+        };
+        let show = |token: &String| Presented { bearer: Bearer::parse(token), ..Presented::default() };
+        Self {
+            presented: tokens.iter().map(show).collect(),
+            by,
+            identity,
+            // A machine that sleeps sends no signs of life: all the same the runs go on until they reach their bound.
+            agent: agent::Policy { quota: Arc::clone(&quota), heartbeat_timeout_ms: 24 * 3_600_000 },
+            memory: memory::Policy::new(&config.memory, Arc::clone(&quota)),
+            quota,
+        }
+    }
+
     /// The account as a call with its token is seen.
     fn caller(&self, writer: &Writer<'_>, account: usize) -> Result<Caller> {
         let presented = self.presented.get(account).ok_or(Error::NotFound("the account"))?;
@@ -284,6 +305,7 @@ impl Cast {
                 let new = NewRun { name: Some(agent.to_owned()), metadata: None, max_minutes: Some(minutes_max) };
                 agent::start(writer, &self.agent, &caller, &new).map(drop)
             }
+            Act::Beat => self.beat(writer, &caller),
             Act::End { begun_at } => {
                 let newest = agent::list(writer, caller.user.key, Paging::first(RUNS_AT_ONCE_MAX))?;
                 let is_meant = |run: &&Run| run.started_at == begun_at && run.end.is_none();
@@ -299,6 +321,14 @@ impl Cast {
             Err(Error::QuotaExceeded(refusal)) => note_refusal(writer, caller.user.key, refusal.resource, step.at),
             done => done,
         }
+    }
+
+    /// A sign of life of each run that goes on.
+    fn beat(&self, writer: &mut Writer<'_>, caller: &Caller) -> Result<()> {
+        let newest = agent::list(writer, caller.user.key, Paging::first(RUNS_AT_ONCE_MAX))?;
+        let now = writer.now();
+        let mut going_on = newest.items.iter().filter(|run| run.end_as_of(now).is_none());
+        going_on.try_for_each(|run| agent::heartbeat(writer, &self.agent, caller, run.id).map(drop))
     }
 
     fn work(&self, writer: &mut Writer<'_>, caller: &Caller, minutes: i64, metadata: serde_json::Value) -> Result<()> {

@@ -216,5 +216,6 @@ fn holds(span: &Span, steps: &mut Vec<Step>) {
     for (account, minutes, agent, minutes_max) in RUNNING {
         let at = span.now.plus_millis(-(minutes - 1) * 60_000 - 500);
         steps.push(Step { at, account, act: Act::Begin { agent, minutes_max } });
+        steps.push(Step { at: span.now, account, act: Act::Beat });
     }
 }

@@ -92,8 +92,8 @@ impl AccountPage<'_> {
             @match self.said {
                 Said::Done(text) => { (done(text)) }
                 Said::Made(secret) => { (self.made(secret)) }
-                Said::PasswordFaults(_) | Said::TokenFaults(..) => { (wrong("Look at the fields marked below; nothing was changed.")) }
-                Said::Nothing => {}
+                // What was wrong with a form is told where the form is.
+                Said::Nothing | Said::PasswordFaults(_) | Said::TokenFaults(..) => {}
             }
             (self.profile())
             (self.tokens())
@@ -105,8 +105,11 @@ impl AccountPage<'_> {
     fn made(&self, secret: &str) -> Markup {
         let example = format!("curl {}/usage/tokens \\\n  -H \"Authorization: Bearer {secret}\"", self.base_url);
         html! {
-            (done("The token is made. It is shown this once: copy it now."))
-            div.copies { (copy("The token", secret)) (copy("Try it in a terminal", &example)) }
+            // The form's address ends in this id, so that its answer opens where the secret is.
+            div id="token-answer" {
+                (done("Token created. It is shown this once: copy it now."))
+                div.copies { (copy("The token", secret)) (copy("Try it in a terminal", &example)) }
+            }
         }
     }
 
@@ -127,7 +130,7 @@ impl AccountPage<'_> {
                             }
                         }
                     }
-                    div { dt { "Here since" } dd { (moment(user.created_at)) " UTC" } }
+                    div { dt { "Added" } dd { (moment(user.created_at)) " UTC" } }
                     div { dt { "User id" } dd { code { (user.id) } } }
                 }
             }
@@ -144,12 +147,12 @@ impl AccountPage<'_> {
             section.section id="tokens" aria-labelledby="h-tokens" {
                 (section_head("h-tokens", "API tokens", &line, &html! {}))
                 @if tokens.is_empty() {
-                    p.muted { "There is none yet. A program of yours needs one to call this server: make it below." }
+                    p.muted { "There is none yet. A program of yours needs one to call this server: create it below." }
                 } @else {
                     (self.token_table())
                 }
                 @if let Some(next) = &self.tokens.next {
-                    (pager("Pages of tokens", "Newest first", &[(format!("/account?cursor={next}#tokens"), "Older tokens", "next")]))
+                    (pager("Pages of tokens", "", &[(format!("/account?cursor={next}#tokens"), "Older tokens", "next")]))
                 }
                 (self.token_form())
             }
@@ -160,13 +163,13 @@ impl AccountPage<'_> {
         html! {
             table.stack role="table" aria-labelledby="h-tokens" {
                 thead role="rowgroup" { tr role="row" {
-                    @for head in ["Name", "Scopes", "Made, UTC", "Last used, UTC", "Ends, UTC"] { th role="columnheader" scope="col" { (head) } }
+                    @for head in ["Name", "Scopes", "Created, UTC", "Last used, UTC", "Ends, UTC"] { th role="columnheader" scope="col" { (head) } }
                     th role="columnheader" scope="col" { span.vh { "Revoke" } }
                 } }
                 tbody role="rowgroup" { @for token in &self.tokens.items { tr role="row" {
                     th role="rowheader" scope="row" { (token.name) }
                     td role="cell" data-label="Scopes" { span.scopes { @for scope in token.scopes.iter() { code { (scope.as_str()) } " " } } }
-                    td role="cell" data-label="Made, UTC" { (moment(token.created_at)) }
+                    td role="cell" data-label="Created, UTC" { (moment(token.created_at)) }
                     td role="cell" data-label="Last used, UTC" {
                         @if let Some(at) = token.last_used_at { (moment(at)) } @else { "never" }
                     }
@@ -196,11 +199,12 @@ impl AccountPage<'_> {
         let is_admin = self.user.role == Role::Admin;
         let offered = Scope::ALL.into_iter().filter(|scope| is_admin || !scope.is_privileged());
         html! {
-            h3.form-title id="h-new-token" { "Make a token" }
-            form.form.form-narrow method="post" action="/account/tokens#h-new-token" aria-labelledby="h-new-token" {
+            h3.form-title id="h-new-token" { "Create a token" }
+            @if !faults.is_empty() { div.form-narrow id="token-answer" { (wrong("No token was created: see the fields marked below.")) } }
+            form.form.form-narrow method="post" action="/account/tokens#token-answer" aria-labelledby="h-new-token" {
                 (Field {
                     name: "name", label: "Name", kind: "text", autocomplete: "off", value: &form.name,
-                    hint: "Where it is used, as \u{201c}laptop\u{201d}. 1 to 64 characters.", ..Field::default()
+                    hint: "Where it is used, such as \u{201c}laptop\u{201d}. 1 to 64 characters.", ..Field::default()
                 }.render(faults))
                 (select("expires", "Ends", &EXPIRIES, &form.expires, faults))
                 fieldset.field {
@@ -214,7 +218,7 @@ impl AccountPage<'_> {
                     }
                     (field_error("scopes", faults))
                 }
-                p.actions { button.btn.btn-primary type="submit" { "Make the token" } }
+                p.actions { button.btn.btn-primary type="submit" { "Create the token" } }
             }
         }
     }
@@ -225,6 +229,7 @@ impl AccountPage<'_> {
         html! {
             section.section id="password" aria-labelledby="h-password" {
                 (section_head("h-password", "Password", &line, &html! {}))
+                @if !faults.is_empty() { div.form-narrow { (wrong("The password was not changed: see the fields marked below.")) } }
                 form.form.form-narrow method="post" action="/account/password#password" aria-labelledby="h-password" {
                     // Password managers look for the address that a password belongs to.
                     input type="text" name="username" autocomplete="username" value=(self.user.email.as_deref().unwrap_or_default()) hidden;

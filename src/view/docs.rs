@@ -105,7 +105,7 @@ impl Docs {
             a.skip href="#main" { "Skip to content" }
             header.margin { div.margin-in {
                 (brand())
-                nav.nav aria-label="On this page" { ul {
+                nav.nav.nav-docs aria-label="On this page" { ul {
                     @for group in &self.groups { li { a href={ "#" (group.anchor) } { (group.name) } } }
                     li { a href="#failures" { "Failures" } }
                 } }

@@ -4,6 +4,7 @@ use maud::{Markup, PreEscaped, html};
 
 use super::layout;
 use super::part::{Field, wrong};
+use super::words::sentence;
 use crate::domain::Fault;
 use crate::domain::auth::PASSWORD_CHARACTERS;
 
@@ -15,7 +16,7 @@ fn door(title: &str, is_wide: bool, content: &Markup) -> Markup {
         header.door-side { div.door-side-in {
             (layout::brand())
             (PreEscaped(TALLY))
-            p.claim { "Memory, metering and limits for one AI product, kept on your own machine." }
+            p.claim { "Memory, metering and limits for AI assistants and agents, kept on your own machine." }
         } }
         main.door-main id="main" { div class=(if is_wide { "door-box wide" } else { "door-box" }) { (content) } }
     };
@@ -27,7 +28,7 @@ pub fn login(next: &str, email: &str, problem: Option<&str>) -> Markup {
     let content = html! {
         h1 { "Sign in" }
         p { "Your usage, limits and memories are behind this door." }
-        @if let Some(problem) = problem { (wrong(problem)) }
+        @if let Some(problem) = problem { (wrong(&sentence(problem))) }
         form.form method="post" action="/login" {
             input type="hidden" name="next" value=(next);
             (Field { name: "email", label: "Email", kind: "email", autocomplete: "username", value: email, ..Field::default() }.render(&[]))
@@ -59,8 +60,8 @@ pub fn setup(form: &SetupForm<'_>) -> Markup {
     let content = html! {
         h1 { (title) }
         @if let Some(user) = form.user { p { "For " strong { (user) } ". This link works once." } }
-        @else { p { "Make the first administrator. This link works once." } }
-        @for fault in others { (wrong(&format!("{}: {}", fault.field, fault.message))) }
+        @else { p { "Create the first administrator. This link works once." } }
+        @for fault in others { (wrong(&sentence(&format!("{}: {}", fault.field, fault.message)))) }
         form.form method="post" action="/setup" {
             input type="hidden" name="token" value=(form.secret);
             // Nothing that is sent: it tells a password manager whose password this is.
@@ -70,7 +71,7 @@ pub fn setup(form: &SetupForm<'_>) -> Markup {
             }
             (new_password("password", "Password", form.faults))
             button.btn.btn-primary.btn-block type="submit" {
-                @if form.user.is_some() { "Set the password" } @else { "Make the administrator" }
+                @if form.user.is_some() { "Set the password" } @else { "Create the administrator" }
             }
         }
     };

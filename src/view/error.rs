@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use super::layout::{self, Frame};
 use super::part::icon;
+use super::words::sentence;
 use crate::domain::auth::Role;
 
 /// What did not happen, why, and the id to name when asking for help.
@@ -36,7 +37,7 @@ impl ErrorPage<'_> {
                         404 => { "There is no page at " code { (self.path) } ". It may have moved, or the address has a slip in it." }
                         // What a session does not open is for administrators alone.
                         403 if self.code == "scope_required" => { "It is for administrators of this Tallybox." }
-                        _ => { (sentence(self.detail)) }
+                        _ => { (sentence(without_field(self.detail))) }
                     }
                 }
                 dl.facts {
@@ -107,10 +108,10 @@ impl ErrorPage<'_> {
     }
 }
 
-/// `text` as a sentence: the first letter large, a full stop at the end.
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
-    let end = if text.ends_with(['.', '!', '?']) { "" } else { "." };
-    format!("{first}{}{end}", letters.as_str())
+/// What was wrong, without the field where it is a sentence of its own.
+fn without_field(detail: &str) -> &str {
+    match detail.split_once(": ") {
+        Some((_, said)) if said.starts_with(char::is_uppercase) => said,
+        _ => detail,
+    }
 }

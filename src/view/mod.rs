@@ -12,3 +12,4 @@ pub mod layout;
 pub mod memory;
 pub mod part;
 pub mod usage;
+pub mod words;

@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::words::{amount_words, on_pages, size, unbroken};
 use crate::domain::Fault;
 use crate::domain::calendar::{Calendar, Day};
 use crate::domain::ledger::{ResourceType, Window};
@@ -29,6 +30,11 @@ pub fn instant(at: Timestamp) -> Markup {
 /// An instant in a list whose head says UTC, as `24 Nov 2025, 14:32`.
 pub fn moment(at: Timestamp) -> Markup {
     html! { time datetime=(at) { (at.to_utc().format("%-d %b %Y, %H:%M")) } }
+}
+
+/// The day of an instant by UTC, as `24 Nov 2025`.
+pub fn day(at: Timestamp) -> Markup {
+    html! { time datetime=(at) { (at.to_utc().format("%-d %b %Y")) } }
 }
 
 /// An instant in a list whose head names the zone of `calendar`, as `24 Nov 2025, 14:32`.
@@ -93,7 +99,7 @@ pub const fn window_name(resource: ResourceType) -> &'static str {
 /// An amount in the shortest form that a reader takes in at a glance: figures without a unit, sizes with theirs.
 pub fn short_amount(resource: ResourceType, amount: i64) -> String {
     match resource {
-        ResourceType::MemoryStorage => resource.human(amount),
+        ResourceType::MemoryStorage => size(amount),
         ResourceType::LlmTokens | ResourceType::AgentMinutes => thousands(amount),
     }
 }
@@ -102,6 +108,7 @@ pub fn short_amount(resource: ResourceType, amount: i64) -> String {
 pub fn limit(resource: ResourceType, limit: Limit) -> String {
     match limit {
         Limit::Unlimited => "no limit".to_owned(),
+        Limit::AtMost(0) => "not in tier".to_owned(),
         Limit::AtMost(limit) => short_amount(resource, limit),
     }
 }
@@ -120,6 +127,11 @@ pub fn state_of(standing: &Standing) -> State {
     State::of(standing.usage.used, standing.limit)
 }
 
+/// Whether the tier has nothing of a resource: a limit of 0, of which nothing can be near or reached.
+pub fn is_not_in_tier(limit: Limit) -> bool {
+    limit == Limit::AtMost(0)
+}
+
 /// `used` of `limit` in whole percent, rounded down, as `85 %`; `<1 %` where something, but less than that, is used.
 pub fn percent(used: i64, limit: i64) -> String {
     let (used, limit) = (i128::from(used.max(0)), i128::from(limit.max(0)));
@@ -128,6 +140,11 @@ pub fn percent(used: i64, limit: i64) -> String {
         Some(0) if used > 0 => format!("<1{THIN}%"),
         Some(percent) => format!("{percent}{THIN}%"),
     }
+}
+
+/// A share of `percent` that some `part` makes, as `34 %`; `<1 %` where that is 0 and the part is not.
+pub fn share_words(part: i64, percent: i64) -> String {
+    if percent == 0 && part > 0 { format!("<1{THIN}%") } else { format!("{percent}{THIN}%") }
 }
 
 /// [`percent`] of a standing; a resource without limit has none.
@@ -164,16 +181,22 @@ fn bar(standing: &Standing, label: &str, height: u32) -> Markup {
     let state = state_of(standing);
     let (class, _) = state_marks(state);
     let is_mini = height == STICK_MINI_HEIGHT;
-    // A limit of nothing is a full bar once anything is used, and until then an empty one.
-    let whole = if limit == 0 { usage.used.max(1) } else { limit };
+    // A limit of nothing has no bar that could be filled, unless something is used all the same.
+    if limit == 0 && usage.used == 0 {
+        return html! {};
+    }
+    let whole = if limit == 0 { usage.used } else { limit };
     let (used, taken) = (share(usage.used, whole), share(usage.used.saturating_add(usage.reserved), whole));
     let held = share(usage.reserved.min(whole.saturating_sub(usage.used)), whole);
-    let held_words =
-        if usage.reserved > 0 { format!(", and {} reserved", resource.human(usage.reserved)) } else { String::new() };
+    let held_words = if usage.reserved > 0 {
+        format!(", and {} reserved", amount_words(resource, usage.reserved))
+    } else {
+        String::new()
+    };
     let words = format!(
         "{} of {} used, {}{held_words}",
         short_amount(resource, usage.used),
-        resource.human(limit),
+        amount_words(resource, limit),
         percent(usage.used, limit),
     );
     html! {
@@ -260,6 +283,16 @@ pub fn copy(caption: &str, text: &str) -> Markup {
     }
 }
 
+/// [`copy`] of a path of this server. The script makes a whole address of it, by the one that the browser has gone to.
+pub fn copy_path(caption: &str, path: &str) -> Markup {
+    html! {
+        figure.copy data-path="" {
+            figcaption { b { (caption) } span { "One click selects all of it" } }
+            pre tabindex="0" role="region" aria-label=(caption) { (path) }
+        }
+    }
+}
+
 /// The pages of a list: `line` says which part is shown, `links` lead to others (address, words, `rel`).
 pub fn pager(name: &str, line: &str, links: &[(String, &str, &str)]) -> Markup {
     html! {
@@ -320,7 +353,7 @@ pub fn described_by(name: &str, has_hint: bool, has_fault: bool) -> Option<Strin
 pub fn field_error(name: &str, faults: &[Fault]) -> Markup {
     html! {
         @if let Some(fault) = faults.iter().find(|fault| fault.field == name) {
-            p.field-error id={ (name) "-fault" } { (icon("i-stop")) (fault.message) }
+            p.field-error id={ (name) "-fault" } { (icon("i-stop")) span { (unbroken(&on_pages(&fault.message))) } }
         }
     }
 }

@@ -6,9 +6,10 @@ use super::agent::Runs;
 use super::chart::Chart;
 use super::layout::{self, Frame, Place};
 use super::part::{
-    icon, instant, is_or_are, limit, notice, percent, percent_of, resource_name as name, section_head, share,
-    short_amount, short_day, span, state_marks, state_of, stick, window_name,
+    empty, icon, instant, is_not_in_tier, is_or_are, limit, notice, percent, percent_of, resource_name as name,
+    section_head, share, share_words, short_amount, short_day, span, state_marks, state_of, stick, window_name,
 };
+use super::words::amount_words;
 use crate::domain::calendar::Day;
 use crate::domain::ledger::{HistoryDay, ModelTotal, ResourceType, Window};
 use crate::domain::quota::{Limit, Limits, Standing, State};
@@ -35,6 +36,8 @@ pub struct UsagePage<'a> {
     pub models: &'a [ModelTotal],
     /// The agent runs.
     pub runs: Runs<'a>,
+    /// Where programs find this server, as `http://127.0.0.1:8080`.
+    pub address: &'a str,
     /// Where an upgrade prompt leads; empty: there is none.
     pub upgrade_url: &'a str,
     /// The limits of the user's tier, and the next tier above it with its limits.
@@ -62,10 +65,7 @@ impl UsagePage<'_> {
             } }
             (self.warnings())
             div.gauges { @for row in self.rows { (gauge(&row.standing, self.frame.now)) } }
-            p.gauges-note {
-                "The cut in a bar stands at 80 %: from there on it is amber, and red once the limit is reached. \
-                 What is reserved is promised to work under way and counts until it is settled."
-            }
+            (self.note())
             (self.history())
             (self.breakdown())
             (self.models())
@@ -97,6 +97,46 @@ impl UsagePage<'_> {
         }
     }
 
+    /// What the gauges do not say themselves.
+    fn note(&self) -> Markup {
+        let has_bar = |row: &UsageRow| matches!(row.standing.limit, Limit::AtMost(1..));
+        let has_bars = self.rows.iter().any(has_bar);
+        let has_holds = self.rows.iter().any(|row| row.standing.usage.reserved > 0);
+        html! {
+            @if has_bars || has_holds {
+                p.gauges-note {
+                    @if has_bars { "The cut in a bar stands at 80 %: from there on it is amber, and red once the limit is reached. " }
+                    @if has_holds { "What is reserved is promised to work under way and counts until it is settled." }
+                }
+            }
+        }
+    }
+
+    /// Whether the days shown hold nothing that a chart could show.
+    fn is_blank(&self) -> bool {
+        let is_blank = |day: &HistoryDay| day.standing == 0 && day.amount == 0 && day.refused == 0;
+        self.rows.iter().all(|row| row.standing.usage.reserved == 0 && row.history.iter().all(is_blank))
+    }
+
+    /// What stands in the place of charts without anything in them.
+    fn nothing(&self, first: Option<Day>) -> Markup {
+        if first.is_some_and(|first| self.since < first) {
+            return html! { p.nothing { "No usage in these " (self.days) " days. A longer range may show some." } };
+        }
+        let command = format!(
+            "curl {}/usage/record \\\n  -H \"Authorization: Bearer $TALLYBOX_TOKEN\" \\\n  -H \"Content-Type: application/json\" \\\n  \
+             -d '{{\"resourceType\": \"llm_tokens\", \"amount\": 1200}}'",
+            self.address,
+        );
+        let text =
+            html! { "Nothing has been counted for this account. Record one call and it stands here a moment later." };
+        let next = html! {
+            a.btn href="/account#tokens" { "Create an API token" }
+            span.small.muted { "Put its secret into " code { "TALLYBOX_TOKEN" } "." }
+        };
+        empty("No usage yet", &text, Some(&command), &next)
+    }
+
     fn history(&self) -> Markup {
         let days = self.rows.first().map_or(&[][..], |row| &row.history);
         let (first, last) = (days.first().map(|day| day.day), days.last().map(|day| day.day));
@@ -114,15 +154,17 @@ impl UsagePage<'_> {
         html! {
             section.section id="history" aria-labelledby="h-history" {
                 (section_head("h-history", "History", &line, &ranges))
-                div.charts {
-                    @for row in self.rows {
-                        (Chart {
-                            resource: row.standing.resource,
-                            days: &row.history,
-                            limit: row.standing.limit,
-                            reserved: row.standing.usage.reserved,
-                            since: self.since,
-                        }.render())
+                @if self.is_blank() { (self.nothing(first)) } @else {
+                    div.charts {
+                        @for row in self.rows {
+                            (Chart {
+                                resource: row.standing.resource,
+                                days: &row.history,
+                                limit: row.standing.limit,
+                                reserved: row.standing.usage.reserved,
+                                since: self.since,
+                            }.render())
+                        }
                     }
                 }
             }
@@ -149,10 +191,10 @@ impl UsagePage<'_> {
                         tr role="row" {
                             th role="rowheader" scope="row" { (name(standing.resource)) }
                             td.num role="cell" data-label="Amount" { (thousands(row.amount)) }
-                            td.num role="cell" data-label="In words" { (standing.resource.human(row.amount)) }
+                            td.num role="cell" data-label="In words" { (amount_words(standing.resource, row.amount)) }
                             td.num role="cell" data-label="Refused" { (thousands(refused(row).0)) }
                             td.num role="cell" data-label="Limit" { (limit_words(standing)) }
-                            td.num role="cell" data-label="Used now" { (percent_of(standing).unwrap_or_else(|| "no limit".to_owned())) }
+                            td.num role="cell" data-label="Used now" { (used_of_limit(standing)) }
                         }
                     } }
                 }
@@ -169,6 +211,10 @@ impl UsagePage<'_> {
         let all = tokens.map_or(0, |row| row.amount);
         let sum = |part: fn(&ModelTotal) -> i64| self.models.iter().map(part).fold(0, i64::saturating_add);
         let named = sum(|total| total.tokens);
+        let unnamed = all.saturating_sub(named).max(0);
+        let tokens: Vec<i64> = self.models.iter().map(|total| total.tokens).chain([unnamed]).collect();
+        let percents = shares(&tokens);
+        let share_of = |row: usize| percents.get(row).copied().unwrap_or(0);
         let line = html! { "What the tokens of the last " (self.days) " days were spent on" };
         let hidden = self.models.len().saturating_sub(MODELS_MAX);
         html! {
@@ -182,8 +228,8 @@ impl UsagePage<'_> {
                         }
                     } }
                     tbody role="rowgroup" {
-                        @for total in self.models.iter().take(MODELS_MAX) { (model_row(&total.model, Some(total), total.tokens, all)) }
-                        @if all > named { (model_row("No model named", None, all.saturating_sub(named), all)) }
+                        @for (row, total) in self.models.iter().take(MODELS_MAX).enumerate() { (model_row(&total.model, Some(total), (total.tokens, share_of(row)), all)) }
+                        @if unnamed > 0 { (model_row("No model named", None, (unnamed, share_of(self.models.len())), all)) }
                     }
                     tfoot role="rowgroup" { tr role="row" {
                         th role="rowheader" scope="row" { "Total" }
@@ -241,7 +287,7 @@ impl UsagePage<'_> {
 }
 
 /// A row of the table by model; `total` is none for what names no model.
-fn model_row(name: &str, total: Option<&ModelTotal>, tokens: i64, all: i64) -> Markup {
+fn model_row(name: &str, total: Option<&ModelTotal>, (tokens, percent): (i64, i64), all: i64) -> Markup {
     let cell = |label: &str, figure: Option<i64>| {
         html! {
             td.num.nil[figure.is_none()] role="cell" data-label=(label) { @if let Some(figure) = figure { (thousands(figure)) } @else { "–" } }
@@ -257,11 +303,31 @@ fn model_row(name: &str, total: Option<&ModelTotal>, tokens: i64, all: i64) -> M
             td.num role="cell" data-label="Share" {
                 span.share {
                     svg width="100%" height="10" aria-hidden="true" focusable="false" { rect width=(share(tokens, all)) height="10" {} }
-                    (percent(tokens, all))
+                    (share_words(tokens, percent))
                 }
             }
         }
     }
+}
+
+/// What each of `parts` is of all of them, in whole percent that add up to 100: those that lose most by rounding down are
+/// rounded up.
+fn shares(parts: &[i64]) -> Vec<i64> {
+    let parts: Vec<i128> = parts.iter().map(|part| i128::from((*part).max(0))).collect();
+    let whole: i128 = parts.iter().sum();
+    if whole == 0 {
+        return vec![0; parts.len()];
+    }
+    let mut percents: Vec<i128> = parts.iter().map(|part| part * 100 / whole).collect();
+    let missing = usize::try_from(100 - percents.iter().sum::<i128>()).unwrap_or(0);
+    let mut order: Vec<usize> = (0..parts.len()).collect();
+    order.sort_by_key(|index| std::cmp::Reverse(parts.get(*index).map_or(0, |part| part * 100 % whole)));
+    for index in order.into_iter().take(missing) {
+        if let Some(percent) = percents.get_mut(index) {
+            *percent += 1;
+        }
+    }
+    percents.into_iter().map(|percent| i64::try_from(percent).unwrap_or(0)).collect()
 }
 
 /// How many requests of a resource were refused, and on how many days.
@@ -287,9 +353,17 @@ pub(super) const fn per(resource: ResourceType) -> &'static str {
     }
 }
 
+/// What is used of a limit, where there is one.
+fn used_of_limit(standing: &Standing) -> String {
+    match percent_of(standing) {
+        Some(percent) if !is_not_in_tier(standing.limit) || standing.usage.used > 0 => percent,
+        _ => "\u{2013}".to_owned(),
+    }
+}
+
 fn limit_words(standing: &Standing) -> String {
     match standing.limit {
-        Limit::Unlimited => "no limit".to_owned(),
+        Limit::Unlimited | Limit::AtMost(0) => limit(standing.resource, standing.limit),
         Limit::AtMost(_) => format!("{}{}", limit(standing.resource, standing.limit), per(standing.resource)),
     }
 }
@@ -298,6 +372,9 @@ fn limit_words(standing: &Standing) -> String {
 fn lead(standing: &Standing) -> String {
     let (resource, verb) = (standing.resource, is_or_are(standing.resource));
     let is_exactly_full = matches!(standing.limit, Limit::AtMost(limit) if limit == standing.usage.used);
+    if is_not_in_tier(standing.limit) {
+        return format!("{} {verb} not in this tier.", name(resource));
+    }
     match (is_exactly_full, resource.window()) {
         (true, Window::Level) => format!("{} {verb} full.", name(resource)),
         (true, Window::Day | Window::Month) => format!("{} {verb} used up.", name(resource)),
@@ -307,9 +384,10 @@ fn lead(standing: &Standing) -> String {
 
 /// What follows from it.
 fn consequence(standing: &Standing) -> Markup {
-    let left = standing.resource.human(standing.remaining().unwrap_or(0));
+    let left = amount_words(standing.resource, standing.remaining().unwrap_or(0));
     html! {
         @match (state_of(standing), standing.resets_at) {
+            _ if is_not_in_tier(standing.limit) => { "Requests are refused." }
             (State::Stop, Some(at)) => { "Requests that need more are refused until " (instant(at)) "." }
             (State::Stop, None) => { "Nothing more is kept for long until something is deleted or expires." }
             (_, Some(at)) => { (left) " left until " (instant(at)) "." }
@@ -320,7 +398,7 @@ fn consequence(standing: &Standing) -> Markup {
 
 /// How a resource stands, as a column: the figure, its limit, the bar, when it resets.
 pub(super) fn gauge(standing: &Standing, now: Timestamp) -> Markup {
-    let state = state_of(standing);
+    let state = if is_not_in_tier(standing.limit) { State::Stop } else { state_of(standing) };
     let (class, drawing) = state_marks(state);
     let resource = standing.resource;
     let id = format!("gauge-{}", resource.as_str());
@@ -329,21 +407,30 @@ pub(super) fn gauge(standing: &Standing, now: Timestamp) -> Markup {
             h2 id=(id) { (name(resource)) " " span { (window_name(resource)) } }
             p.figure {
                 b { (short_amount(resource, standing.usage.used)) } " "
-                span { @if standing.limit == Limit::Unlimited { "no limit" } @else { "of " (limit(resource, standing.limit)) } }
-            }
-            div { (stick(standing, &format!("{} {}", name(resource), window_name(resource)))) }
-            p.state {
-                (icon(drawing))
-                @match (percent_of(standing), state) {
-                    (None, _) => { "No limit on this tier" }
-                    (Some(_), State::Ok) if standing.limit == Limit::AtMost(0) => { "Not part of this tier" }
-                    (Some(percent), State::Ok) => { (percent) " used" }
-                    (Some(percent), State::Warn) => { (percent) " used, near the limit" }
-                    (Some(percent), State::Stop) => { (percent) " used, limit reached" }
+                span {
+                    @match standing.limit {
+                        Limit::Unlimited => { "no limit on this tier" }
+                        Limit::AtMost(0) => { "not in this tier" }
+                        Limit::AtMost(_) => { "of " (limit(resource, standing.limit)) }
+                    }
                 }
             }
+            div { (stick(standing, &format!("{} {}", name(resource), window_name(resource)))) }
+            @match percent_of(standing) {
+                // The place stays, so that what is below stands level with its neighbours.
+                None => { div {} }
+                Some(_) if is_not_in_tier(standing.limit) => { p.state { (icon("i-stop")) "Requests are refused" } }
+                Some(percent) => { p.state {
+                    (icon(drawing))
+                    @match state {
+                        State::Ok => { (percent) " used" }
+                        State::Warn => { (percent) " used, near the limit" }
+                        State::Stop => { (percent) " used, limit reached" }
+                    }
+                } }
+            }
             (parts(standing))
-            p.reset {
+            @if !is_not_in_tier(standing.limit) { p.reset {
                 @if let Some(at) = standing.resets_at {
                     strong { "Resets in " (span(now, at)) }
                     "At " (instant(at)) @if resource.window() == Window::Day { ", every day" } @else { ", every month" }
@@ -351,7 +438,7 @@ pub(super) fn gauge(standing: &Standing, now: Timestamp) -> Markup {
                     strong { "Does not reset" }
                     "Freed as memories are deleted or expire"
                 }
-            }
+            } }
         }
     }
 }
@@ -361,7 +448,7 @@ fn parts(standing: &Standing) -> Markup {
     let resource = standing.resource;
     let exact = |amount: i64| match resource {
         ResourceType::MemoryStorage if amount >= 1_024 => format!("{} bytes", thousands(amount)),
-        _ => resource.human(amount),
+        _ => amount_words(resource, amount),
     };
     html! {
         dl.parts {
@@ -372,12 +459,26 @@ fn parts(standing: &Standing) -> Markup {
             @if standing.usage.reserved > 0 {
                 div {
                     dt { svg.sw aria-hidden="true" focusable="false" { rect width="100%" height="100%" fill="url(#hatch)" {} } "Reserved" }
-                    dd { (resource.human(standing.usage.reserved)) }
+                    dd { (amount_words(resource, standing.usage.reserved)) }
                 }
             }
-            @if let Some(left) = standing.remaining() {
-                div { dt { svg.sw aria-hidden="true" focusable="false" {} "Left" } dd { (resource.human(left)) } }
+            @if let Some(left) = standing.remaining().filter(|_| !is_not_in_tier(standing.limit)) {
+                div { dt { svg.sw aria-hidden="true" focusable="false" {} "Left" } dd { (amount_words(resource, left)) } }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_to_a_hundred() {
+        assert_eq!(shares(&[13_453, 5_616, 1_538, 0]), [65, 27, 8, 0]);
+        assert_eq!(shares(&[1, 1, 1]), [34, 33, 33]);
+        assert_eq!(shares(&[i64::MAX, i64::MAX, 1, -5]), [50, 50, 0, 0]);
+        assert_eq!(shares(&[0, 0]), [0, 0]);
+        assert_eq!(shares(&[]), [0_i64; 0]);
     }
 }

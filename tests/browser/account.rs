@@ -4,6 +4,11 @@ use super::browser::{Scripts, browse};
 use super::support::PASSWORD;
 use super::world::{CALM, World};
 
+/// Where the secret is, and how high the window is.
+const SECRET_AT: &str = "
+    const place = document.querySelector('figure.copy pre').getBoundingClientRect();
+    return [place.top, place.bottom, innerHeight]";
+
 #[tokio::test]
 async fn a_token_is_made_used_and_revoked_by_clicks() {
     for scripts in [Scripts::On, Scripts::Off] {
@@ -12,9 +17,11 @@ async fn a_token_is_made_used_and_revoked_by_clicks() {
             browser.visit("/account").await;
             browser.fill("name", "laptop").await;
             browser.choose("expires", "30").await;
-            browser.press("Make the token").await;
+            browser.press("Create the token").await;
             let secret = browser.text("figure.copy pre").await;
             assert!(secret.starts_with("tbx_"), "{secret}");
+            let (top, bottom, window): (f64, f64, f64) = browser.script(SECRET_AT, Vec::new()).await;
+            assert!(top >= 0.0 && bottom <= window, "the secret is not on the screen: {top} to {bottom} of {window}");
             assert_eq!(browser.has("figure.copy button").await, scripts == Scripts::On, "a button to copy it");
             world.app.call("GET", "/usage/tokens", Some(&secret), None).await.expect(200);
             browser.visit("/account").await;

@@ -34,6 +34,21 @@ async fn another_tier_holds_at_once() {
 }
 
 #[tokio::test]
+async fn a_link_is_whole_where_scripts_run() {
+    browse(World::lived_in().await, Scripts::On, async |browser, world| {
+        browser.hold_session(Some(world.session(ADMIN))).await;
+        browser.visit("/admin/users/new").await;
+        browser.fill("email", "new@example.org").await;
+        browser.press("Add the user").await;
+        let origin: String = browser.script("return location.origin", Vec::new()).await;
+        let link = browser.text("figure.copy pre").await;
+        assert!(link.starts_with(&format!("{origin}/setup?token=")), "{link}");
+        assert!(browser.text(".note").await.contains(&origin));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_user_is_added_disabled_and_erased() {
     const NEW: &str = "new@example.org";
     browse(World::lived_in().await, Scripts::Off, async |browser, world| {
@@ -70,7 +85,7 @@ async fn a_user_is_added_disabled_and_erased() {
         browser.hold_session(None).await;
         browser.visit("/login").await;
         browser.sign_in(NEW, PASSWORD).await;
-        assert!(browser.text("[role='alert']").await.contains("e-mail or password is wrong"));
+        assert!(browser.text("[role='alert']").await.contains("Email or password is wrong."));
     })
     .await;
 }

@@ -13,11 +13,11 @@ async fn a_box_is_set_up_through_its_one_time_link() {
         browser.visit(&path).await;
         browser.fill("email", "first@example.org").await;
         browser.fill("password", "short").await;
-        browser.press("Make the administrator").await;
+        browser.press("Create the administrator").await;
         assert_eq!(browser.place().await, "/setup");
         assert_eq!(browser.text(".field-error").await, "must have 10 to 256 characters");
         browser.fill("password", PASSWORD).await;
-        browser.press("Make the administrator").await;
+        browser.press("Create the administrator").await;
         assert_eq!(browser.place().await, "/usage");
         assert_eq!(browser.heading().await, "Usage");
         assert!(browser.text(".who").await.contains("first@example.org"));
@@ -35,7 +35,7 @@ async fn whoever_signs_in_returns_to_where_they_were_going() {
             assert_eq!(browser.heading().await, "Sign in");
             browser.sign_in(CALM, "not the password").await;
             assert_eq!(browser.heading().await, "Sign in");
-            assert!(browser.text("[role='alert']").await.contains("e-mail or password is wrong"));
+            assert!(browser.text("[role='alert']").await.contains("Email or password is wrong."));
             browser.sign_in(CALM, PASSWORD).await;
             assert_eq!(browser.place().await, "/usage?days=7");
             assert_eq!(browser.heading().await, "Usage");

@@ -52,16 +52,23 @@ pub(crate) async fn faults_of(browser: &Browser, world: &World, page: &Page) -> 
     faults.into_iter().map(|fault| format!("{}: {fault}", page.name)).collect()
 }
 
-/// The widths at which one must scroll sideways.
+/// The widths at which one must scroll sideways, with all that opens shut and open.
 async fn wider_than_the_window(browser: &Browser) -> Vec<String> {
+    const MEASURE: &str = "
+        const wide = () => document.scrollingElement.scrollWidth;
+        const shut = [...document.querySelectorAll('details:not([open])')];
+        const measured = [innerWidth, wide()];
+        shut.forEach(found => { found.open = true });
+        measured.push(wide());
+        shut.forEach(found => { found.open = false });
+        return measured";
     let mut faults = Vec::new();
     for width in WIDTHS {
         browser.widen(width).await;
-        let (shown, wide): (u32, u32) =
-            browser.script("return [innerWidth, document.scrollingElement.scrollWidth]", Vec::new()).await;
+        let (shown, wide, open): (u32, u32, u32) = browser.script(MEASURE, Vec::new()).await;
         assert_eq!(shown, width);
-        if wide > shown {
-            faults.push(format!("{wide} pixels wide in a window of {shown}"));
+        if wide.max(open) > shown {
+            faults.push(format!("{wide} pixels wide in a window of {shown}, {open} with all that opens"));
         }
     }
     faults

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tallybox::app::App;
 use tallybox::clock::Clock;
 use tallybox::config::{Config, Environment};
-use tallybox::demo::{ACCOUNTS, Made, fill};
+use tallybox::demo::{ACCOUNTS, Made, beat, fill};
 use tallybox::domain::unit::Timestamp;
 use tallybox::service::check;
 
@@ -119,6 +119,12 @@ async fn the_demo_has_runs_that_ended_and_one_that_goes_on() {
         }
         let page = app.call_with("GET", "/usage", None, None, &[("cookie", &session)]).await.expect(200).text;
         assert!(page.contains("Running") && page.contains("report-writer"), "{page}");
+        // It gives signs of life, as long as somebody looks.
+        app.clock.advance_millis(30_000);
+        beat(app.app.store(), &Config::parse(None, &Environment::default()).unwrap(), &made).await.unwrap();
+        let runs = app.ask(&made.tokens[0], "/agents/runs").await.json["runs"].as_array().unwrap().clone();
+        let running = runs.iter().find(|run| run["status"] == "running").unwrap();
+        assert_eq!(running["lastSeenAt"], json!(app.clock.now().to_string()), "{running}");
         // What goes on ends at its bound, by itself.
         app.clock.advance_millis(24 * 60_000);
         app.pass().await;

@@ -124,7 +124,7 @@ async fn a_failed_login_shows_the_form_again_with_what_was_wrong() {
     let fields = [("email", "<b>@example.org"), ("password", "wrong password"), ("next", "/usage?days=7")];
     for _ in 0..10 {
         let reply = app.send(form("/login", None, &fields)).await.expect(401);
-        assert!(reply.text.contains("e-mail or password is wrong") && reply.text.contains("/usage?days=7"));
+        assert!(reply.text.contains("Email or password is wrong.") && reply.text.contains("/usage?days=7"));
         assert!(!reply.text.contains("<b>") && !reply.text.contains("wrong password\""), "{}", reply.text);
     }
     let reply = app.send(form("/login", None, &fields)).await.expect(429);
@@ -241,7 +241,7 @@ async fn a_browser_gets_a_page_where_a_path_does_not_take_the_method_or_a_file_i
     for (method, path, status, words) in [
         ("DELETE", "/usage", 405, "This cannot be done here"),
         ("GET", "/logout", 405, "This cannot be done here"),
-        ("GET", "/account/tokens", 405, "This cannot be done here"),
+        ("GET", "/account/tokens/1/revoke", 405, "This cannot be done here"),
         ("GET", "/assets/nothing.css", 404, "One mark is missing"),
     ] {
         let ask = async |accept: &str| {

@@ -68,7 +68,7 @@ pub(crate) const PAGES: &[Page] = &[
     page("admin_audit", "/admin/audit", Some(ADMIN), "Audit log", 200),
     page("admin_audit_none", "/admin/audit?q=nobody", Some(ADMIN), "Audit log", 200),
     page("admin_forbidden", "/admin", Some(CALM), "This page is not open to you", 403),
-    page("no_such_method", "/account/tokens", Some(CALM), "This cannot be done here", 405),
+    page("no_such_method", "/logout", Some(CALM), "This cannot be done here", 405),
     page("docs", "/docs", None, "API", 200),
     page("not_found", "/nowhere", None, "One mark is missing", 404),
     page("not_understood", "/usage?days=8", Some(CALM), "That was not understood", 422),

@@ -5,17 +5,17 @@ use serde_json::{Map, Value};
 
 use super::{name_of, user_link};
 use crate::domain::audit::Act;
-use crate::domain::unit::UserId;
+use crate::domain::unit::{UserId, thousands};
 use crate::view::layout::{self, Frame, Place};
 use crate::view::part::{moment, pager};
 
 /// What can be done, and how people say it.
 pub const ACTIONS: [(&str, &str); 7] = [
-    ("user.create", "Made a user"),
+    ("user.create", "Created a user"),
     ("user.update", "Changed a user"),
     ("user.reset_password", "Reset a password"),
     ("user.erase", "Erased a user"),
-    ("token.create", "Made a token"),
+    ("token.create", "Created a token"),
     ("token.revoke", "Revoked a token"),
     ("ledger.correct", "Corrected the ledger"),
 ];
@@ -38,27 +38,31 @@ pub struct AuditPage<'a> {
 pub fn audit(page: &AuditPage<'_>) -> Markup {
     let content = html! {
         div.page-head {
-            div { h1 { "Audit log" } p { "What was done to users by whoever runs this box. Times are UTC." } }
+            div { h1 { "Audit log" } p { "What was done to users by whoever runs this box. Newest first, times are UTC." } }
             p.actions { a href="/admin" { "Back to admin" } }
         }
         section aria-label="Acts" {
             form.toolbar method="get" action="/admin/audit" role="search" aria-label="Acts" {
-                label.vh for="q" { "By or on whom" }
+                label.vh for="q" { "User, or who did it" }
                 input.input id="q" name="q" type="search" placeholder="Email or id" value=(page.text) maxlength="254";
                 label.vh for="action" { "What was done" }
                 select.input id="action" name="action" {
-                    option value="" { "Any act" }
+                    option value="" { "Any action" }
                     @for (value, words) in ACTIONS { option value=(value) selected[value == page.action] { (words) } }
                 }
                 button.btn type="submit" { "Find" }
             }
             @if page.acts.is_empty() { (nothing(page)) } @else {
                 (table(page.acts))
-                (pager("Pages of acts", "Newest first", page.pages))
+                (pager("Pages of acts", &on_this_page(page.acts.len()), page.pages))
             }
         }
     };
     layout::inside("Audit log", Some(Place::Admin), page.frame, &content)
+}
+
+fn on_this_page(count: usize) -> String {
+    if count == 1 { "1 entry on this page".to_owned() } else { format!("{count} entries on this page") }
 }
 
 fn nothing(page: &AuditPage<'_>) -> Markup {
@@ -67,7 +71,7 @@ fn nothing(page: &AuditPage<'_>) -> Markup {
             @if page.text.is_empty() && page.action.is_empty() {
                 "Nothing is recorded here. Whatever is done to a user, by these pages, by the API or on the command line, is. "
                 a href="/admin/users/new" { "Add a user" } " to see how."
-            } @else { "No act is like that. Drop a filter, or " a href="/admin/audit" { "show all acts" } "." }
+            } @else { "No entry matches. Drop a filter, or " a href="/admin/audit" { "show all entries" } "." }
         }
     }
 }
@@ -78,19 +82,19 @@ fn table(acts: &[Act]) -> Markup {
             thead role="rowgroup" { tr role="row" {
                 th role="columnheader" scope="col" { "When, UTC" }
                 th role="columnheader" scope="col" { "What" }
-                th role="columnheader" scope="col" { "On whom" }
-                th role="columnheader" scope="col" { "By whom" }
-                th role="columnheader" scope="col" { "What it changed" }
+                th role="columnheader" scope="col" { "User" }
+                th role="columnheader" scope="col" { "Done by" }
+                th role="columnheader" scope="col" { "Changes" }
             } }
             tbody role="rowgroup" { @for act in acts { tr role="row" {
                 th role="rowheader" scope="row" { (moment(act.at)) }
                 td.nowrap role="cell" data-label="What" { (words(&act.action)) }
-                td.person role="cell" data-label="On whom" { @if let Some((id, email)) = &act.subject { (subject(act, *id, email.as_deref())) } @else { "nobody" } }
-                td.person role="cell" data-label="By whom" {
+                td.person role="cell" data-label="User" { @if let Some((id, email)) = &act.subject { (subject(act, *id, email.as_deref())) } @else { "nobody" } }
+                td.person role="cell" data-label="Done by" {
                     (actor(act))
                     @if let Some(address) = &act.address { span.sub { "from " (address) } }
                 }
-                td.whole role="cell" data-label="What it changed" { (changes(act.before.as_ref(), act.after.as_ref())) }
+                td.whole role="cell" data-label="Changes" { (changes(act.before.as_ref(), act.after.as_ref())) }
             } } }
         }
     }
@@ -158,7 +162,7 @@ pub(super) fn value(value: &Value) -> String {
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
         Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
+        Value::Number(number) => number.as_i64().map_or_else(|| number.to_string(), thousands),
         Value::Array(items) => items.iter().map(self::value).collect::<Vec<_>>().join(", "),
         Value::Object(map) => {
             map.iter().map(|(name, held)| format!("{name}: {}", self::value(held))).collect::<Vec<_>>().join(", ")

@@ -1,12 +1,14 @@
 //! A user's ledger on the page of an administrator: its entries, and the form to correct it.
 
 use maud::{Markup, html};
+use serde_json::Value;
 
 use super::audit::value;
 use crate::domain::Fault;
 use crate::domain::ledger::{Entry, ResourceType, Source};
 use crate::domain::unit::{UserId, thousands};
-use crate::view::part::{Field, moment, pager, resource_name, section_head, select};
+use crate::view::part::{Field, moment, pager, resource_name, section_head, select, wrong};
+use crate::view::words::{amount_words, faults_in_words};
 
 /// A page of the ledger.
 pub struct Ledger<'a> {
@@ -46,7 +48,7 @@ pub fn ledger(user: UserId, ledger: &Ledger<'_>) -> Markup {
     };
     html! {
         section.section aria-labelledby="h-ledger" {
-            (section_head("h-ledger", "Ledger", &html! { "In the order in which entries were written, newest first" }, &filters))
+            (section_head("h-ledger", "Ledger", &html! { "Newest first, in the order in which entries were written" }, &filters))
             @if ledger.entries.is_empty() {
                 p.nothing {
                     @if ledger.resource.is_some() { "No such entry. " a href={ "/admin/users/" (user) "#h-ledger" } { "Show all resources" } "." }
@@ -76,26 +78,43 @@ fn row(user: UserId, entry: &Entry) -> Markup {
             th role="rowheader" scope="row" {
                 (moment(entry.recorded_at))
                 @if entry.timestamp != entry.recorded_at { span.sub { "counts at " (moment(entry.timestamp)) } }
-                span.sub { code.name { (entry.id) } }
+                span.sub.nowrap { code { (entry.id) } }
             }
             td role="cell" data-label="Resource" { (resource_name(entry.resource)) }
             td.num role="cell" data-label="Amount" {
                 (thousands(entry.amount))
-                @if entry.resource == ResourceType::MemoryStorage { span.sub { (entry.resource.human(entry.amount)) } }
+                @if entry.resource == ResourceType::MemoryStorage { span.sub { (amount_words(entry.resource, entry.amount)) } }
             }
             td role="cell" data-label="Source" {
                 (source_words(entry.source))
                 @if let Some(count) = entry.closed_entries() { span.sub { "stands for " (thousands(count)) @if count == 1 { " entry" } @else { " entries" } } }
-                @if let Some(reversed) = entry.reverses { span.sub { "takes back " code.name { (reversed) } } }
+                @if let Some(reversed) = entry.reverses { span.sub { "takes back " code.nowrap { (reversed) } } }
             }
-            td.name.whole role="cell" data-label="Metadata" { @match &entry.metadata { Some(metadata) => { (value(metadata)) } None => { span.muted { "none" } } } }
+            td.name.whole role="cell" data-label="Metadata" { @match &entry.metadata { Some(metadata) => { (in_words(metadata)) } None => { span.muted { "none" } } } }
             td.num role="cell" { @if may_be_taken_back(entry) {
-                a href={ "/admin/users/" (user) "?resourceType=" (entry.resource.as_str()) "&amount=" (entry.amount.saturating_neg()) "&reverses=" (entry.id) "#h-correction" } {
-                    "Take back" span.vh { " " (entry.resource.human(entry.amount)) ", entry " (entry.id) }
+                a.nowrap href={ "/admin/users/" (user) "?resourceType=" (entry.resource.as_str()) "&amount=" (entry.amount.saturating_neg()) "&reverses=" (entry.id) "#h-correction" } {
+                    "Take back" span.vh { " " (amount_words(entry.resource, entry.amount)) ", entry " (entry.id) }
                 }
             } }
         }
     }
+}
+
+/// Metadata as people read it: the names that the gateway gives are said in words.
+fn in_words(metadata: &Value) -> String {
+    let Value::Object(fields) = metadata else { return value(metadata) };
+    let words: Vec<String> = fields
+        .iter()
+        .map(|(name, held)| {
+            let name = match name.as_str() {
+                "promptTokens" => "tokens in",
+                "completionTokens" => "tokens out",
+                other => other,
+            };
+            format!("{name} {}", value(held))
+        })
+        .collect();
+    words.join(", ")
 }
 
 /// What a correction may name: positive, metered by hand, of a day that is not closed.
@@ -122,6 +141,20 @@ const fn source_words(source: Source) -> &'static str {
     }
 }
 
+/// What the fields of a correction are called.
+const LABELS: [(&str, &str); 5] = [
+    ("resourceType", "Resource"),
+    ("amount", "Amount"),
+    ("reverses", "Entry that is taken back"),
+    ("reason", "Reason"),
+    ("once", "Form"),
+];
+
+/// Whether `faults` are those of a correction.
+pub(super) fn are_of_correction(faults: &[Fault]) -> bool {
+    faults.iter().any(|fault| LABELS.iter().any(|(name, _)| *name == fault.field))
+}
+
 /// The section of the form to correct the ledger.
 pub fn correction(user: UserId, form: &Correction<'_>, faults: &[Fault]) -> Markup {
     let resources: Vec<(&str, &str)> = ResourceType::ALL
@@ -134,7 +167,9 @@ pub fn correction(user: UserId, form: &Correction<'_>, faults: &[Fault]) -> Mark
     html! {
         section.section aria-labelledby="h-correction" {
             (section_head("h-correction", "Correct the ledger", &line, &html! {}))
-            form.form.form-plain.form-narrow method="post" action={ "/admin/users/" (user) "/ledger" } {
+            // The form's address ends in this id: an answer that refuses it opens here, any other at its top.
+            @if are_of_correction(faults) { div.form-narrow id="correction-refused" { (wrong(&faults_in_words(faults, &LABELS))) } }
+            form.form.form-plain.form-narrow method="post" action={ "/admin/users/" (user) "/ledger#correction-refused" } {
                 input type="hidden" name="once" value=(form.once);
                 (select("resourceType", "Resource", &resources, form.resource, faults))
                 (Field { name: "amount", label: "Amount", kind: "text", autocomplete: "off", value: form.amount, hint: amount_hint, is_optional: false }.render(faults))

@@ -10,14 +10,15 @@ use maud::{Markup, html};
 
 use super::layout::{self, Frame, Place};
 use super::part::{
-    done, icon, limit, moment, pager, percent_of, resource_name, section_head, short_amount, span, state_marks,
-    state_of, stick_mini, window_name,
+    done, icon, is_not_in_tier, limit, moment, pager, percent_of, resource_name, section_head, short_amount, span,
+    state_marks, state_of, stick_mini, window_name,
 };
+use super::words::{amount_words, size};
 use crate::domain::auth::{Role, User};
 use crate::domain::ledger::ResourceType;
 use crate::domain::overview::{RefusalCount, Sizes, UpstreamFigures, UserTotal};
 use crate::domain::quota::{Limit, Standing, State, Tiers};
-use crate::domain::unit::{Timestamp, UserId, human_bytes, thousands};
+use crate::domain::unit::{Timestamp, UserId, thousands};
 
 /// Most users that are named for a resource.
 const TOP_USERS: usize = 5;
@@ -128,7 +129,7 @@ fn totals(totals: &Totals, memories: i64) -> Markup {
         dl.totals {
             div { dt { "Users" } dd { (thousands(users)) span { (thousands(enabled)) " enabled, " (counted(admins, "admin", "admins")) } } }
             div { dt { "Tokens today" } dd { (figure(totals.tokens.0)) span { (thousands(totals.tokens.1)) " yesterday" } } }
-            div { dt { "Memories" } dd { (thousands(memories)) span { (human_bytes(totals.memory_bytes)) " stored" } } }
+            div { dt { "Memories" } dd { (thousands(memories)) span { (size(totals.memory_bytes)) " stored" } } }
             div { dt { "Agent minutes" } dd { (figure(totals.minutes)) span { "this month" } } }
             div { dt { "Refusals" } dd { (thousands(refusals)) span { "in 24 h, of " (counted(refused, "user", "users")) } } }
         }
@@ -208,7 +209,7 @@ fn nobody(search: &Search) -> Markup {
     html! {
         p.nothing {
             @if search.is_empty() { "There are no more users. " a href="/admin" { "Begin at the newest" } " or " a href="/admin/users/new" { "add one" } "." }
-            @else { "No user is like that. Try less of the address, drop a filter, or " a href="/admin" { "show all users" } "." }
+            @else { "No user matches. Try less of the address, drop a filter, or " a href="/admin" { "show all users" } "." }
         }
     }
 }
@@ -260,6 +261,9 @@ fn meter_cell(standing: &Standing, whose: Option<&str>) -> Markup {
     let Limit::AtMost(_) = standing.limit else {
         return html! { (used) span.sub { "no limit" } };
     };
+    if is_not_in_tier(standing.limit) && standing.usage.used == 0 {
+        return html! { (used) span.sub { "not in tier" } };
+    }
     let label = format!("{} of {}", column_name(standing.resource), whose.unwrap_or("this user"));
     html! {
         div.meter-cell {
@@ -272,7 +276,7 @@ fn meter_cell(standing: &Standing, whose: Option<&str>) -> Markup {
                     State::Stop => { (icon(drawing)) span.vh { "limit reached" } }
                 }
             }
-            span.sub { (used) " of " (limit(standing.resource, standing.limit)) }
+            span.sub { (used) @if is_not_in_tier(standing.limit) { ", " } @else { " of " } (limit(standing.resource, standing.limit)) }
         }
     }
 }
@@ -281,14 +285,14 @@ fn top_users(page: &AdminPage<'_>) -> Markup {
     let of = |resource| page.top_users.iter().filter(move |total| total.resource == resource).take(TOP_USERS);
     html! {
         section.section aria-labelledby="h-top" {
-            (section_head("h-top", "Top users", &html! { "The last " (page.days) " days; of storage, what was added in them" }, &html! {}))
+            (section_head("h-top", "Top users", &html! { "Last " (page.days) " days. Storage: bytes added." }, &html! {}))
             @if page.top_users.is_empty() {
-                p.nothing { "Nobody has used anything in these days. Usage arrives by " code { "POST /usage/record" } ", by reservations and by stored memories." }
+                p.nothing { "No usage in the last " (page.days) " days. Usage arrives by " code { "POST /usage/record" } ", by reservations and by stored memories." }
             } @else {
                 div.thirds { @for resource in ResourceType::ALL { div {
                     @let id = format!("h-top-{}", resource.as_str());
                     h3 id=(id) { (resource_name(resource)) }
-                    @if of(resource).next().is_none() { p.nothing { "Nobody used any." } } @else {
+                    @if of(resource).next().is_none() { p.nothing { "None." } } @else {
                         table aria-labelledby=(id) {
                             thead.vh { tr { th scope="col" { "User" } th.num scope="col" { "Used" } } }
                             tbody { @for total in of(resource) { tr {
@@ -309,11 +313,11 @@ fn refusals(page: &AdminPage<'_>) -> Markup {
         section.section aria-labelledby="h-refusals" {
             (section_head("h-refusals", "Recent refusals", &line, &html! {}))
             @if page.refusals.is_empty() {
-                p.nothing { "Nothing was refused in these days. Whom a limit stops is named here within a minute." }
+                p.nothing { "Nothing was refused in these days. Users stopped by a limit appear here within a minute." }
             } @else {
-                table.stack role="table" aria-labelledby="h-refusals" {
+                table.stack.stack-tight role="table" aria-labelledby="h-refusals" {
                     thead role="rowgroup" { tr role="row" {
-                        th role="columnheader" scope="col" { "Hour from, UTC" }
+                        th role="columnheader" scope="col" { "Hour, UTC" }
                         th role="columnheader" scope="col" { "User" }
                         th role="columnheader" scope="col" { "Resource" }
                         th.num role="columnheader" scope="col" { "Times" }
@@ -321,8 +325,8 @@ fn refusals(page: &AdminPage<'_>) -> Markup {
                     tbody role="rowgroup" { @for refusal in page.refusals.iter().take(REFUSALS) { tr role="row" {
                         th role="rowheader" scope="row" { (moment(refusal.hour)) }
                         td.person.whole role="cell" data-label="User" { (user_link(refusal.email.as_deref(), refusal.user)) }
-                        td.nowrap role="cell" data-label="Resource" { (resource_name(refusal.resource)) }
-                        td.num role="cell" data-label="Times" { (thousands(refusal.count)) }
+                        td.nowrap.end role="cell" data-label="Resource" { (resource_name(refusal.resource)) }
+                        td.num.figure-first role="cell" data-label="Times" data-unit=(if refusal.count == 1 { " time" } else { " times" }) { (thousands(refusal.count)) }
                     } } }
                 }
                 @if page.refusals.len() > REFUSALS { p.pager { "The newest " (REFUSALS) " rows; the rest by " code { "GET /api/admin/overview" } } }
@@ -338,8 +342,8 @@ fn system(system: &System<'_>, now: Timestamp) -> Markup {
             dl.facts {
                 div { dt { "Version" } dd { (system.version) span.sub { "Schema " (system.schema) } } }
                 div { dt { "Uptime" } dd { (span(system.started_at, now)) span.sub { "Since " (moment(system.started_at)) " UTC" } } }
-                div { dt { "Database" } dd { (human_bytes(system.sizes.database_bytes)) } }
-                div { dt { "WAL" } dd { (human_bytes(i64::try_from(system.log_bytes).unwrap_or(i64::MAX))) } }
+                div { dt { "Database" } dd { (size(system.sizes.database_bytes)) } }
+                div { dt { "WAL" } dd { (size(i64::try_from(system.log_bytes).unwrap_or(i64::MAX))) } }
                 div { dt { "Ledger" } dd { (counted(system.sizes.ledger_entries, "entry", "entries")) } }
                 div { dt { "Memories" } dd { (thousands(system.sizes.memories)) } }
                 div { dt { "Tiers" } dd { @for (name, limits) in &system.tiers.0 { p {
@@ -360,7 +364,8 @@ fn limit_words(resource: ResourceType, limit: Limit) -> String {
         Limit::Unlimited => {
             format!("{} without limit", resource_name(resource).to_lowercase().replacen("llm", "LLM", 1))
         }
-        Limit::AtMost(amount) => format!("{} {}", resource.human(amount), window_words(resource)),
+        Limit::AtMost(0) => format!("no {}", resource_name(resource).to_lowercase().replacen("llm", "LLM", 1)),
+        Limit::AtMost(amount) => format!("{} {}", amount_words(resource, amount), window_words(resource)),
     }
 }
 

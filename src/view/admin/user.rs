@@ -10,8 +10,9 @@ use crate::domain::quota::{Standing, Tiers};
 use crate::domain::unit::UserId;
 use crate::view::agent::Runs;
 use crate::view::layout::{self, Frame, Place};
-use crate::view::part::{Field, copy, done, icon, instant, moment, pager, section_head, select, wrong};
+use crate::view::part::{Field, copy, copy_path, day, done, icon, moment, pager, section_head, select, wrong};
 use crate::view::usage::gauge;
+use crate::view::words::faults_in_words;
 
 const ROLES: [(&str, &str); 2] = [("user", "User"), ("admin", "Administrator")];
 
@@ -19,10 +20,20 @@ fn tier_options(tiers: &Tiers) -> Vec<(&str, &str)> {
     tiers.0.keys().map(|tier| (tier.as_str(), tier.as_str())).collect()
 }
 
+/// What the fields of these pages are called.
+const LABELS: [(&str, &str); 7] = [
+    ("email", "Email"),
+    ("role", "Role"),
+    ("tier", "Tier"),
+    ("password", "Password"),
+    ("newPassword", "Password"),
+    ("disabled", "State"),
+    ("confirm", "What was typed"),
+];
+
 /// What was wrong, told above a form: every fault, since one may be of no field that is shown.
 fn told(faults: &[Fault]) -> Markup {
-    let lines: Vec<String> = faults.iter().map(|fault| fault.message.clone()).collect();
-    html! { @if !lines.is_empty() { (wrong(&format!("{}.", lines.join("; ")))) } }
+    html! { @if !faults.is_empty() { (wrong(&faults_in_words(faults, &LABELS))) } }
 }
 
 /// The form to add a user.
@@ -64,6 +75,9 @@ fn password_field(name: &str, faults: &[Fault]) -> Markup {
         .render(faults)
 }
 
+/// What a link that is shown once is called.
+const LINK: &str = "One-time link to choose a password";
+
 /// A link that is shown once.
 pub struct LinkPage<'a> {
     /// Who looks, and when.
@@ -81,12 +95,14 @@ pub fn link(page: &LinkPage<'_>) -> Markup {
     let content = html! {
         div.page-head { div { h1 { "A link for " span.name { (name_of(page.user.email.as_deref(), page.user.id)) } } p { "It is shown this once, works once, and for 24 hours." } } }
         (done(page.done))
-        (copy("One-time link to choose a password", page.address))
+        @let is_whole = !page.address.starts_with('/');
+        @if is_whole { (copy(LINK, page.address)) } @else { (copy_path(LINK, page.address)) }
         p.note {
             "Send it to them by a way that you trust: whoever opens it first chooses the password."
-            @if page.address.starts_with('/') {
-                " Put this server's address before it, such as " code { "https://tallybox.example.com" }
-                "; with " code { "server.public_url" } " in the configuration it comes whole."
+            @if !is_whole {
+                // The script that makes the link whole puts other words here.
+                " " span data-path-note="" { "This is the path of the link. Put this server's address before it, such as " code { "https://tallybox.example.com" } "." }
+                " With " code { "server.public_url" } " in the configuration it comes whole."
             }
         }
         p.actions { a.btn href={ "/admin/users/" (page.user.id) } { "Go to the user" } a href="/admin" { "Back to admin" } }
@@ -137,7 +153,7 @@ pub fn user(page: &UserPage<'_>) -> Markup {
         div.page-head {
             div {
                 h1.name { (name_of(user.email.as_deref(), user.id)) }
-                p { @if user.role == Role::Admin { "Administrator" } @else { "User" } " on tier " (user.tier) " since " (instant(user.created_at)) ". Id " code.name { (user.id) } }
+                p { @if user.role == Role::Admin { "Administrator. " } "Tier " (user.tier) ". Added " (day(user.created_at)) ". Id " code.name { (user.id) } }
             }
             @match user.disabled_at {
                 None => { p.state.is-ok { (icon("i-ok")) "Enabled" } }
@@ -145,7 +161,8 @@ pub fn user(page: &UserPage<'_>) -> Markup {
             }
         }
         @if let Some(text) = page.done { (done(text)) }
-        (told(page.faults))
+        // What was wrong with a correction is told where its form is.
+        @if !entries::are_of_correction(page.faults) { (told(page.faults)) }
         div.gauges { @for standing in page.standings { (gauge(standing, page.frame.now)) } }
         (settings(page))
         (access(page))
@@ -225,12 +242,12 @@ fn tokens(page: &UserPage<'_>) -> Markup {
         section.section aria-labelledby="h-tokens" {
             (section_head("h-tokens", "API tokens", &html! { "Those that are not revoked, newest first" }, &html! {}))
             @if tokens.items.is_empty() {
-                p.nothing { "No token opens this account. Its owner makes one on the account page, or you do on the command line with " code { "tallybox token create" } "." }
+                p.nothing { "No token opens this account. Its owner creates one on the account page, or you do on the command line with " code { "tallybox token create" } "." }
             } @else {
                 table.stack role="table" aria-labelledby="h-tokens" {
                     thead role="rowgroup" { tr role="row" {
                         th role="columnheader" scope="col" { "Name" }
-                        th role="columnheader" scope="col" { "Made, UTC" }
+                        th role="columnheader" scope="col" { "Created, UTC" }
                         th role="columnheader" scope="col" { "Last used, UTC" }
                         th role="columnheader" scope="col" { "Ends, UTC" }
                         th role="columnheader" scope="col" { span.vh { "Revoke" } }
@@ -247,7 +264,7 @@ fn token_row(user: UserId, token: &ApiToken) -> Markup {
     html! {
         tr role="row" {
             th role="rowheader" scope="row" { span.name { (token.name) } span.sub { (token.scopes.names().join(", ")) } }
-            td role="cell" data-label="Made, UTC" { (moment(token.created_at)) }
+            td role="cell" data-label="Created, UTC" { (moment(token.created_at)) }
             td role="cell" data-label="Last used, UTC" { @match token.last_used_at { Some(at) => { (moment(at)) } None => { "never" } } }
             td role="cell" data-label="Ends, UTC" { @match token.expires_at { Some(at) => { (moment(at)) } None => { "never" } } }
             td.num role="cell" {

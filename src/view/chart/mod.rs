@@ -1,12 +1,14 @@
 //! History charts: drawings of the server's own, stretched in x (percent) and fixed in y (pixels), so that their text keeps
 //! its size. Each day carries a title, and a table behind each chart holds all its figures.
 
+mod figures;
 mod scale;
 
 use maud::{Markup, html};
 
 use self::scale::{Scale, ticks};
-use super::part::{percent, short_day};
+use super::part::{self, short_day};
+use super::words::amount_words;
 use crate::domain::calendar::Day;
 use crate::domain::ledger::{HistoryDay, ResourceType, Window};
 use crate::domain::quota::{Limit, State};
@@ -38,13 +40,15 @@ impl Chart<'_> {
         html! {
             figure.chart-full[self.resource.window() == Window::Day] {
                 figcaption.chart-head {
-                    div { h3 { (self.heading()) } p.chart-sum { (self.finding()) } }
-                    (self.key())
+                    div { h3 { (self.heading()) } p.chart-sum { (self.nothing().unwrap_or_else(|| self.finding())) } }
+                    @if self.nothing().is_none() { (self.key()) }
                 }
-                div.plot { (self.drawing()) }
-                details {
-                    summary { "Show the figures as a table" span.vh { ": " (self.heading()) } }
-                    (self.table())
+                @if self.nothing().is_none() { div.plot { (self.drawing()) } }
+                @if self.nothing().is_none() || self.refused() > 0 {
+                    details {
+                        summary data-open="Hide the figures" { span { "Show the figures as a table" } span.vh { ": " (self.heading()) } }
+                        (self.table())
+                    }
                 }
             }
         }
@@ -56,6 +60,27 @@ impl Chart<'_> {
             ResourceType::MemoryStorage => "Memory storage",
             ResourceType::AgentMinutes => "Agent minutes, added up by month",
         }
+    }
+
+    /// What is said in the place of a drawing that would be blank.
+    fn nothing(&self) -> Option<String> {
+        if self.peak() > 0 || self.reserved > 0 {
+            return None;
+        }
+        let (days, refused) = (self.days.len(), self.refused());
+        let requests =
+            if refused == 1 { "1 request was".to_owned() } else { format!("{} requests were", thousands(refused)) };
+        let refused = if refused > 0 { format!(" {requests} refused.") } else { String::new() };
+        Some(match (self.limit, self.resource) {
+            (Limit::AtMost(0), _) => format!("Not in this tier.{refused}"),
+            (_, ResourceType::MemoryStorage) => format!("Nothing stored in these {days} days.{refused}"),
+            (_, ResourceType::LlmTokens) => format!("No tokens used in these {days} days.{refused}"),
+            (_, ResourceType::AgentMinutes) => format!("No agent minutes used in these {days} days.{refused}"),
+        })
+    }
+
+    fn refused(&self) -> i64 {
+        self.days.iter().fold(0, |sum, day| sum.saturating_add(day.refused))
     }
 
     fn peak(&self) -> i64 {
@@ -77,7 +102,7 @@ impl Chart<'_> {
                 let now = last.map_or(0, |day| day.standing);
                 format!(
                     "{} in {count} days, {} of them this month.{}",
-                    resource.human(sum),
+                    amount_words(resource, sum),
                     thousands(now.min(sum)),
                     reached_on(&reached)
                 )
@@ -87,8 +112,8 @@ impl Chart<'_> {
                 let change = last.map_or(0, |day| day.standing).saturating_sub(began);
                 let words = match change {
                     0 => format!("As much as {count} days ago."),
-                    1.. => format!("Up {} in {count} days.", resource.human(change)),
-                    _ => format!("Down {} in {count} days.", resource.human(change.saturating_neg())),
+                    1.. => format!("Up {} in {count} days.", amount_words(resource, change)),
+                    _ => format!("Down {} in {count} days.", amount_words(resource, change.saturating_neg())),
                 };
                 format!("{words}{}", reached_on(&reached))
             }
@@ -194,15 +219,18 @@ impl Chart<'_> {
                     Window::Month => { (self.accumulated(slot, day, is_today, scale)) }
                     Window::Level => {}
                 }
-                @if day.refused > 0 { (self.refusal(slot, scale)) }
+                @if day.refused > 0 { (self.refusal(slot, day, is_today, scale)) }
             }
         }
     }
 
-    /// A triangle on the limit's line: something was refused that day.
-    fn refusal(&self, slot: usize, scale: &Scale) -> Markup {
+    /// A triangle on the limit's line, or on a bar that passes it: something was refused that day.
+    fn refusal(&self, slot: usize, day: &HistoryDay, is_today: bool, scale: &Scale) -> Markup {
+        let held = if is_today { self.reserved } else { 0 };
         let reached = match self.limit {
-            Limit::AtMost(limit) if scale.shows_limit => scale.pixels(limit, self.height()),
+            Limit::AtMost(limit) if scale.shows_limit => {
+                scale.pixels(limit.max(day.standing.saturating_add(held)), self.height())
+            }
             _ => f64::from(self.height()),
         };
         let top = y((f64::from(self.height()) - reached - 12.0).max(0.0));
@@ -267,9 +295,20 @@ impl Chart<'_> {
             }
             @if is_today { (self.held(&left, &width, day, scale)) }
             @if is_first_of_month {
-                line.tick stroke-dasharray="2 3" x1=(left) x2=(left) y1="0" y2=(height) {}
+                // Not through the words that stand above the limit.
+                line.tick stroke-dasharray="2 3" x1=(left) x2=(left) y1=(y(self.limit_at(scale).unwrap_or(0.0))) y2=(height) {}
                 @if x_percent(slot, 0, count) < 88.0 { text.note x=(left) dx="4" y=(height * 3 / 5) { "reset" } }
             }
+        }
+    }
+
+    /// How far from the upper edge the limit's line is; none where it is not on the scale.
+    fn limit_at(&self, scale: &Scale) -> Option<f64> {
+        match self.limit {
+            Limit::AtMost(limit) if scale.shows_limit => {
+                Some(f64::from(self.height()) - scale.pixels(limit, self.height()))
+            }
+            _ => None,
         }
     }
 
@@ -280,16 +319,12 @@ impl Chart<'_> {
             Window::Month => " a month",
             Window::Level => "",
         };
-        let words = match self.resource {
-            ResourceType::MemoryStorage => self.resource.human(limit),
-            ResourceType::LlmTokens | ResourceType::AgentMinutes => thousands(limit),
-        };
-        if !scale.shows_limit {
+        let words = part::short_amount(self.resource, limit);
+        let Some(line) = self.limit_at(scale) else {
             let far = if limit > 0 { "\u{2191} " } else { "" };
             let scaled = if limit > 0 { ", far above this scale" } else { "" };
             return html! { text.limit-text x="0" y="-6" { (far) "Limit " (words) (per) (scaled) } };
-        }
-        let line = f64::from(self.height()) - scale.pixels(limit, self.height());
+        };
         // Triangles stand on the line; the words go above them.
         let above = if self.days.iter().any(|day| day.refused > 0) { 19.0 } else { 7.0 };
         html! {
@@ -310,77 +345,6 @@ impl Chart<'_> {
                 }
             }
             text.now x="100%" y=(height + 19) text-anchor="end" { "today" }
-        }
-    }
-
-    /// A day in words.
-    fn title(&self, day: &HistoryDay, is_today: bool) -> String {
-        let resource = self.resource;
-        let date = day.day.to_date().format("%a %-d %b");
-        let mut words = match (resource.window(), self.limit) {
-            (Window::Day, _) if day.amount <= 0 => format!("{date}: no tokens used"),
-            (Window::Day, Limit::Unlimited) => format!("{date}: {}", resource.human(day.amount)),
-            (Window::Day, Limit::AtMost(limit)) => {
-                format!("{date}: {}, {} of the limit", resource.human(day.amount), percent(day.amount, limit))
-            }
-            (Window::Month, Limit::Unlimited) => {
-                format!("{date}: {} used, {} this month", resource.human(day.amount), thousands(day.standing))
-            }
-            (Window::Month, Limit::AtMost(limit)) => format!(
-                "{date}: {} used, {} of {} this month",
-                resource.human(day.amount),
-                thousands(day.standing),
-                thousands(limit),
-            ),
-            (Window::Level, _) => format!("{date}: {} stored", resource.human(day.standing)),
-        };
-        if day.refused > 0 {
-            let requests = if day.refused == 1 { "request" } else { "requests" };
-            words = format!("{words}; {} {requests} refused", thousands(day.refused));
-        }
-        if is_today && self.reserved > 0 {
-            words = format!("{words}; {} reserved; day not over", thousands(self.reserved));
-        }
-        words
-    }
-
-    fn table(&self) -> Markup {
-        let resource = self.resource;
-        let (used, stands) = match resource.window() {
-            Window::Day => ("Tokens", None),
-            Window::Month => ("Minutes", Some("This month so far")),
-            Window::Level => ("Change", Some("Stored at the end")),
-        };
-        let signed = |amount: i64| match (resource.window(), amount) {
-            (Window::Level, 1..) => format!("+{}", resource.human(amount)),
-            (Window::Level, ..0) => format!("\u{2212}{}", resource.human(amount.saturating_neg())),
-            (Window::Level, 0) => "0".to_owned(),
-            _ => thousands(amount),
-        };
-        let stood = |day: &HistoryDay| match resource.window() {
-            Window::Level => resource.human(day.standing),
-            Window::Day | Window::Month => thousands(day.standing),
-        };
-        html! {
-            div.scroll tabindex="0" role="region" aria-label={ "Figures: " (self.heading()) } {
-                table.dense.table-plain {
-                    caption { (self.heading()) ", newest day first" }
-                    thead { tr {
-                        th scope="col" { "Day" }
-                        th.num scope="col" { (used) }
-                        @if let Some(stands) = stands { th.num scope="col" { (stands) } }
-                        @if let Limit::AtMost(_) = self.limit { th.num scope="col" { "Of limit" } }
-                        th.num scope="col" { "Refused" }
-                    } }
-                    tbody { @for day in self.days.iter().rev() { tr {
-                        th scope="row" { (day.day.to_date().format("%a %-d %b")) }
-                        td.num { (signed(day.amount)) }
-                        @if stands.is_some() { td.num { (stood(day)) } }
-                        @if let Limit::AtMost(limit) = self.limit { td.num { (percent(day.standing, limit)) } }
-                        td.num { (thousands(day.refused)) }
-                    } } }
-                }
-            }
         }
     }
 }
@@ -451,10 +415,26 @@ mod tests {
     }
 
     #[test]
+    fn what_would_be_blank_is_said_in_a_sentence() {
+        for (resource, limit, words) in [
+            (ResourceType::LlmTokens, Limit::AtMost(5), "No tokens used in these 3 days."),
+            (ResourceType::MemoryStorage, Limit::Unlimited, "Nothing stored in these 3 days."),
+            (ResourceType::AgentMinutes, Limit::AtMost(0), "Not in this tier."),
+        ] {
+            let drawn = chart(resource, &days(&[0, 0, 0]), limit);
+            assert!(drawn.contains(words) && !drawn.contains("<svg") && !drawn.contains("<table"), "{drawn}");
+        }
+        let mut refused = days(&[0, 0, 0]);
+        refused[1].refused = 2;
+        let drawn = chart(ResourceType::AgentMinutes, &refused, Limit::AtMost(0));
+        assert!(drawn.contains("Not in this tier. 2 requests were refused.") && drawn.contains("<table"), "{drawn}");
+    }
+
+    #[test]
     fn every_day_has_a_title_and_a_row() {
         for resource in ResourceType::ALL {
             for limit in [Limit::Unlimited, Limit::AtMost(0), Limit::AtMost(5)] {
-                for amounts in [vec![0], vec![1; 7], vec![i64::MAX / 200; 90]] {
+                for amounts in [vec![1], vec![1; 7], vec![i64::MAX / 200; 90]] {
                     let drawn = chart(resource, &days(&amounts), limit);
                     assert_eq!(drawn.matches("<title>").count(), amounts.len());
                     assert_eq!(drawn.matches("<th scope=\"row\">").count(), amounts.len());

@@ -9,6 +9,8 @@ use crate::domain::unit::thousands;
 
 /// What lies above the highest figure: 15 hundredths of it.
 const HEADROOM_PERCENT: i128 = 115;
+/// How far to the right days are named, in percent of the width: beyond, a name would touch the "today" of a narrow chart.
+const NAMED_PERCENT: usize = 80;
 /// Most ruled lines above the base.
 const LINES_MAX: i128 = 5;
 
@@ -117,9 +119,8 @@ pub(super) fn ticks(days: &[Day]) -> Vec<Tick> {
             _ => matches!(date.day(), 1 | 15),
         }
     };
-    let right_end = count * if count > 45 { 86 } else { 94 };
     let slots = days.iter().enumerate().filter(|(_, day)| is_named(day)).map(|(slot, _)| slot);
-    let slots = slots.filter(|slot| slot + 1 < count && slot * 100 + 50 < right_end);
+    let slots = slots.filter(|slot| slot + 1 < count && slot * 100 + 50 < count * NAMED_PERCENT);
     slots.enumerate().map(|(index, slot)| Tick { slot, is_for_wide: index % 2 == 1 }).collect()
 }
 
@@ -170,6 +171,9 @@ mod tests {
         let named: Vec<String> =
             ticks(&days).iter().map(|tick| days[tick.slot].to_date().format("%-d %b").to_string()).collect();
         assert_eq!(named, ["1 Sep", "15 Sep", "1 Oct", "15 Oct", "1 Nov"]);
+        let month = ticks(&days[60..]);
+        let named: Vec<usize> = month.iter().map(|tick| tick.slot).collect();
+        assert!(named.len() == 3 && named[2] * 100 + 50 < 80 * 30, "{named:?}");
         assert_eq!(ticks(&days[83..]).len(), 6, "a week names each day but the last, which is today");
         assert_eq!(ticks(&[]), []);
     }

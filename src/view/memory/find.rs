@@ -49,6 +49,20 @@ pub struct InForce {
     pub without: String,
 }
 
+impl InForce {
+    /// What is true of the memories that it lets through.
+    pub(super) fn words(&self) -> &'static str {
+        match self.name {
+            "from" => "happened on or after",
+            "to" => "happened on or before",
+            "tier" => "is of the tier",
+            "type" => "is of the type",
+            "tag" => "has the tag",
+            _ => "is of the session",
+        }
+    }
+}
+
 impl Find {
     /// What everything of one tag is asked with.
     pub fn of_tag(tag: &str) -> Self {

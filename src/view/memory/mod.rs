@@ -11,12 +11,13 @@ use row::Row;
 
 use super::layout::{self, Frame, Place};
 use super::part::{Field, done, empty, icon, limit, notice, pager, select, tier_chip, tier_strokes};
+use super::words::size;
 use crate::domain::Fault;
 use crate::domain::calendar::Calendar;
 use crate::domain::ledger::ResourceType;
 use crate::domain::memory::{Hit, Memory, MemoryTier};
 use crate::domain::quota::{Limit, Standing};
-use crate::domain::unit::{human_bytes, thousands};
+use crate::domain::unit::thousands;
 
 /// What is kept of a tier.
 #[derive(Clone, Copy, Debug)]
@@ -119,9 +120,9 @@ fn kept(shelf: &Shelf) -> String {
         count => format!("{} kept", thousands(count)),
     };
     match shelf.standing.limit {
-        Limit::Unlimited => format!("{count}, {}, no limit", human_bytes(used)),
+        Limit::Unlimited => format!("{count}, {}, no limit", size(used)),
         most @ Limit::AtMost(_) => {
-            format!("{count}, {} of {}", human_bytes(used), limit(ResourceType::MemoryStorage, most))
+            format!("{count}, {} of {}", size(used), limit(ResourceType::MemoryStorage, most))
         }
     }
 }
@@ -132,7 +133,7 @@ fn tier_sums(shelf: &Shelf) -> Markup {
             @for tier in &shelf.tiers {
                 div {
                     dt { (tier_chip(tier.tier)) }
-                    dd { (thousands(tier.memories)) span { (human_bytes(tier.size_bytes)) } }
+                    dd { (thousands(tier.memories)) span { (size(tier.size_bytes)) } }
                 }
             }
         }
@@ -230,7 +231,7 @@ fn results(page: &ListPage<'_>) -> Markup {
                 total if *total < page.hits_max => format!("{total} matches"),
                 total => format!("The {total} best matches"),
             };
-            let how = html! { "Best first, by meaning and by words, with what was said just before and after." };
+            let how = html! { "Best first, by meaning and by words. What was said just before and after counts too, so a match may stand above its own two figures." };
             html! {
                 (results_head(page, &heading, &in_force, &how))
                 ol.results start=(skipped + 1) { @for hit in hits { (row(&hit.memory, Some(hit.parts))) } }
@@ -270,7 +271,13 @@ fn none_found(page: &ListPage<'_>, in_force: &[InForce]) -> Markup {
                 p { "No memory lies beyond this place." }
             } @else {
                 h2 id="none-found" { "No matches" }
-                p { "No memory passes all of these filters. Drop one to see more." }
+                p {
+                    @match in_force {
+                        [one] if page.find.query.is_empty() => { "No memory " (one.words()) " " bdi { (one.value) } "." }
+                        [one] => { "No match " (one.words()) " " bdi { (one.value) } "." }
+                        _ => { "No memory passes all of these filters. Drop one to see more." }
+                    }
+                }
                 (filters_in_force(in_force))
             }
             p.actions {

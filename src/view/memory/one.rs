@@ -8,9 +8,10 @@ use super::tier_words;
 use crate::domain::Fault;
 use crate::domain::calendar::Calendar;
 use crate::domain::memory::{Hit, Memory, MemoryTier, TAGS_MAX};
-use crate::domain::unit::{human_bytes, thousands};
+use crate::domain::unit::thousands;
 use crate::view::layout::{self, Frame, Place};
 use crate::view::part::{Field, described_by, done, field_error, local_moment, select, tier_chip, wrong};
+use crate::view::words::size;
 
 /// What the form to change a memory holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,7 +109,7 @@ fn facts(page: &OnePage<'_>) -> Markup {
             @if let Some(session) = &content.session {
                 (fact("Session", &html! { a href=(Find::of_session(session).path(&Part::First)) { bdi { (session) } } }))
             }
-            (fact("Size", &html! { (human_bytes(memory.size_bytes)) @if memory.size_bytes >= 1_024 { ", " (thousands(memory.size_bytes)) " bytes" } }))
+            (fact("Size", &html! { (size(memory.size_bytes)) @if memory.size_bytes >= 1_024 { ", " (thousands(memory.size_bytes)) " bytes" } }))
             (fact("Embeddings", &html! { (thousands(windows)) @if windows == 1 { ", of the whole text" } @else { ", each of a window of the text" } }))
             (fact("Happened", &at(content.timestamp)))
             (fact("Stored", &at(memory.created_at)))
@@ -140,7 +141,7 @@ fn edit(page: &OnePage<'_>) -> Markup {
     };
     html! {
         section.section aria-labelledby="edit" {
-            div.section-head { div { h2 id="edit" { "Edit" } p { "What the memory takes is counted anew, and another text is embedded anew." } } }
+            div.section-head { div { h2 id="edit" { "Edit" } p { "Its size is counted again, and a changed text is embedded again." } } }
             form.form.edit method="post" action=(path_of(&page.memory.id, "", PATH)) {
                 input type="hidden" name="back" value=(page.back);
                 (text_area(typed, faults))
@@ -218,7 +219,7 @@ pub fn delete(page: &DeletePage<'_>) -> Markup {
     let content = html! {
         div.page-head { div {
             h1 { "Delete this memory?" }
-            p { "It frees " (human_bytes(memory.size_bytes)) " and cannot be brought back." }
+            p { "It frees " (size(memory.size_bytes)) " and cannot be brought back." }
         } }
         form.form.sure method="post" action=(path_of(&memory.id, "/delete", PATH)) {
             input type="hidden" name="back" value=(page.back);

@@ -5,9 +5,9 @@ use maud::{Markup, html};
 use super::find::{Find, Part, path_of};
 use crate::domain::calendar::Calendar;
 use crate::domain::memory::{Memory, Parts};
-use crate::domain::unit::human_bytes;
 use crate::domain::words::marked;
 use crate::view::part::{local_moment, tier_chip};
+use crate::view::words::size;
 
 /// Characters of a text that a row shows.
 const CHARACTERS_MAX: usize = 600;
@@ -44,7 +44,7 @@ impl Row<'_> {
                         (tier_chip(content.tier))
                         bdi { (content.kind) }
                         @for tag in &content.tags { a.tag href=(of_tag(tag)) { bdi { (tag) } } " " }
-                        span.nowrap { (human_bytes(self.memory.size_bytes)) }
+                        span.nowrap { (size(self.memory.size_bytes)) }
                         (local_moment(self.calendar, content.timestamp))
                         @if shown.is_none() { a href=(page) { "Open" } }
                     }
@@ -63,10 +63,12 @@ impl Row<'_> {
 
 /// A score with the parts it is made of; one that was not used is left out.
 pub(super) fn score(parts: Parts) -> Markup {
+    // A single part is the score itself.
+    let is_one = parts.semantic.is_some() != parts.keyword.is_some();
     html! {
         div.score {
             p.score-total { span.vh { "Match " } (figure(parts.score)) }
-            dl.score-parts {
+            @if !is_one { dl.score-parts {
                 @for (name, class, part) in [("semantic", "sem", parts.semantic), ("keyword", "key-part", parts.keyword)] {
                     @if let Some(part) = part {
                         div { dt { (name) } dd {
@@ -77,7 +79,7 @@ pub(super) fn score(parts: Parts) -> Markup {
                         } }
                     }
                 }
-            }
+            } }
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::web::gateway::recall::{BUDGET, BUDGET_MAX, LIMIT, LIMIT_MAX};
 pub(super) const GROUP: (&str, &str) = (
     "Gateway",
     "Models behind OpenAI's own dialect: any client of OpenAI works with this server's address and an API token. Each call \
-     is held against the day's tokens before it is made and settled before its answer ends. A member that is not told of \
+     is held against the day's tokens before it is made and settled before its answer ends. A member that is not described \
      here goes on to the model's server as it came, and what that server refuses is answered as it says.",
 );
 

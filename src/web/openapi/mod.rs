@@ -81,14 +81,14 @@ fn schemas(terms: &Terms) -> Map<String, Value> {
 }
 
 /// What holds for every call.
-const ABOUT: &str = "Memory, metering and limits for AI assistants.
+const ABOUT: &str = "Memory, metering and limits for AI assistants and agents.
 
 A call proves who makes it by `Authorization: Bearer` and an API token, or the token of a session. The API takes no cookie, so \
 no page of another site can use it.
 
 Where a path is given with two servers, it answers under `/api` as well, and the two are one: they share their idempotency keys.
 
-Texts must not hold NUL. A field or parameter that is not told of is refused, and so is one given twice. Null in an optional \
+Texts must not contain the NUL character. Unknown fields and parameters are refused, and so is one given twice. Null in an optional \
 field counts as absent. Instants are RFC 3339; answers give them in UTC with milliseconds. Checks come in this order: 401, 403, \
 415, 413, 400, 422, 404, 409, 429. Failures are problems of RFC 9457, under `/v1` OpenAI's own.
 

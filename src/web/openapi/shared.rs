@@ -98,7 +98,7 @@ const FAILURES: [(u16, &str, &str, &str); 15] = [
     (
         403,
         "scope_required",
-        "The credential may not do this: a scope lacks, or the code says what else.",
+        "The credential may not do this: it lacks a scope, or the code says what else.",
         "this needs the scope usage:write",
     ),
     (404, "not_found", "There is no such thing, or it is not the caller's.", "the memory not found"),

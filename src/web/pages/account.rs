@@ -74,6 +74,11 @@ pub(in crate::web) async fn account(
     Ok(render(&state, &address, &account, StatusCode::OK, words.map_or(Said::Nothing, Said::Done)))
 }
 
+/// `GET /account/password` and `GET /account/tokens`: where a form's answer is opened anew, the page that holds the form.
+pub(in crate::web) async fn back(_: Visitor) -> Response {
+    see("/account")
+}
+
 /// `POST /account/password`
 pub(in crate::web) async fn password(
     State(state): State<AppState>,

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use http::StatusCode;
 
-use super::{Visitor, page, who};
+use super::{Address, Visitor, page, who};
 use crate::service::{agent, ledger};
 use crate::view::agent::Runs;
 use crate::view::layout::Frame;
@@ -15,12 +15,23 @@ use crate::web::state::AppState;
 /// Days of the look back when none are named.
 const DAYS_DEFAULT: i32 = 30;
 
+/// What is said of any other number of days.
+fn no_such_range() -> String {
+    let [first, second, third] = RANGES;
+    format!("History can show {first}, {second} or {third} days")
+}
+
 /// `GET /usage`
-pub(in crate::web) async fn usage(State(state): State<AppState>, Visitor(known): Visitor, query: Query) -> Answer {
+pub(in crate::web) async fn usage(
+    State(state): State<AppState>,
+    Visitor(known): Visitor,
+    Address(address): Address,
+    query: Query,
+) -> Answer {
     let mut fields = query.0;
     let days = fields.optional("days", |value| {
         let days = value.as_str().and_then(|text| text.parse().ok());
-        days.filter(|days| RANGES.contains(days)).ok_or_else(|| format!("must be one of {RANGES:?}"))
+        days.filter(|days| RANGES.contains(days)).ok_or_else(no_such_range)
     });
     let days = fields.finish(|| Some(days.unwrap_or(DAYS_DEFAULT)))?;
     let policy = state.quota.clone();
@@ -42,6 +53,7 @@ pub(in crate::web) async fn usage(State(state): State<AppState>, Visitor(known):
         rows: &rows,
         models: &report.models,
         runs: Runs { newest: &newest, count },
+        address: &address,
         upgrade_url: &state.config.upgrade_url,
         tiers: (tiers.limits(&visitor.tier), tiers.next_above(&visitor.tier)),
     };

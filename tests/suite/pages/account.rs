@@ -19,6 +19,8 @@ async fn a_token_is_shown_once_works_by_its_scopes_and_is_revoked() {
     let made = post(&app, "/account/tokens", &cookie, &fields).await.expect(200);
     assert_eq!(made.header("cache-control"), "no-store");
     let secret = secret_of(&made.text);
+    let (_, answer) = made.text.split_once("id=\"token-answer\"").expect("where the form's address leads");
+    assert!(secret_of(answer) == secret && made.text.contains("action=\"/account/tokens#token-answer\""), "{answer}");
     assert!(made.text.contains("curl http://box.test/usage/tokens"), "{}", made.text);
     app.call("GET", "/usage/tokens", Some(&secret), None).await.expect(200);
     app.call("GET", "/memory", Some(&secret), None).await.expect(403);

@@ -68,7 +68,7 @@ async fn nobody_but_an_admin_sees_or_does_anything() {
     let user = app.user_with_password("user@example.org", "basic").await;
     let theirs = format!("tallybox_session={}", app.log_in("user@example.org").await);
     let routes = admin_routes(&user.id);
-    assert_eq!(routes.len(), 11);
+    assert_eq!(routes.len(), 14);
     let before = app.ask(&office.admin.token, "/api/admin/audit").await.text;
     let fields = [("email", "new@example.org"), ("confirm", "user@example.org"), ("disabled", "true")];
     for (is_form, path) in routes {
@@ -113,7 +113,7 @@ async fn the_overview_shows_users_totals_refusals_and_the_box() {
     let found = office.page("/admin?q=HEAVY&tier=&role=&disabled=").await.expect(200).text;
     assert!(found.contains("1 user on this page") && !found.contains("idle@"), "{found}");
     let none = office.page("/admin?q=nobody-at-all").await.expect(200).text;
-    assert!(none.contains("No user is like that"), "{none}");
+    assert!(none.contains("No user matches"), "{none}");
     let pros = office.page("/admin?tier=pro&role=user&disabled=false").await.expect(200).text;
     assert!(pros.contains("idle@<wbr>example.org") && pros.contains("1 user on this page"), "{pros}");
 }
@@ -152,7 +152,7 @@ async fn a_tier_that_is_set_holds_at_once_and_stands_in_the_audit_log() {
     assert_eq!(act["actor"]["email"], "admin@example.org");
     let log = office.page(&format!("/admin/audit?q={}&action=user.update", user.id)).await.expect(200).text;
     assert!(log.contains("<del>free_trial</del>") && log.contains("<ins>basic</ins>"), "{log}");
-    assert!(office.page("/admin/audit?action=user.erase").await.text.contains("No act is like that"));
+    assert!(office.page("/admin/audit?action=user.erase").await.text.contains("No entry matches"));
     let refused = office.post(&path, &[("tier", "platinum")]).await.expect(422);
     assert!(refused.text.contains("must be one of"), "{}", refused.text);
 }
@@ -175,7 +175,7 @@ async fn a_new_user_gets_a_link_that_is_shown_once_and_works() {
     office.app.call("GET", &link, None, None).await.expect(410);
 
     let again = office.post("/admin/users", &fields).await.expect(409);
-    assert!(again.text.contains("another user has this e-mail address"), "{}", again.text);
+    assert!(again.text.contains("another user has this email address"), "{}", again.text);
     assert!(again.text.contains("value=\"new@example.org\""), "{}", again.text);
     let short = [("email", "two@example.org"), ("password", "short")];
     assert!(office.post("/admin/users", &short).await.expect(422).text.contains("password-fault"));
@@ -261,11 +261,11 @@ async fn the_ledger_comes_in_pages_by_resource() {
     office.app.tell(&user.token, "/usage/record", minutes).await.expect(201);
     let path = format!("/admin/users/{}", user.id);
     let first = office.page(&path).await.expect(200).text;
-    assert!(first.contains("1,030") && first.contains("1,007") && !first.contains("1,006"), "{first}");
+    assert!(first.contains("1,030") && first.contains("1,022") && !first.contains("1,021"), "{first}");
     let next = first.split("href=\"").find(|rest| rest.contains("?cursor=")).expect("a next page");
     let next = next.split(['#', '"']).next().unwrap();
     let second = office.page(next).await.expect(200).text;
-    assert!(second.contains("1,006") && second.contains("1,001") && !second.contains("1,007"), "{second}");
+    assert!(second.contains("1,021") && second.contains("1,012") && !second.contains("1,022"), "{second}");
     let of_minutes = office.page(&format!("{path}?resource=agent_minutes")).await.expect(200).text;
     assert!(of_minutes.contains("Take back") && !of_minutes.contains("1,030"), "{of_minutes}");
     let none = office.page(&format!("{path}?resource=memory_storage")).await.expect(200).text;
@@ -300,8 +300,29 @@ async fn a_correction_is_booked_once_however_often_its_form_is_sent() {
         assert!(refused.text.contains(part), "{part}: {}", refused.text);
         assert!(refused.text.contains(&format!("value=\"{amount}\"")), "{}", refused.text);
     }
+    let empty = office.post(&path, &[resource, ("amount", ""), ("reason", "")]).await.expect(422).text;
+    let (_, form) = empty.split_once("id=\"correction-refused\"").expect("a notice beside the form");
+    assert!(form.contains("Amount and reason are required."), "{empty}");
+    assert_eq!(empty.matches("role=\"alert\"").count(), 1, "{empty}");
     assert_eq!(office.app.tokens(&user).await.0, 350);
     office.app.proves();
+}
+
+#[tokio::test]
+async fn the_answer_to_a_form_that_is_opened_anew_leads_to_the_page_of_the_form() {
+    let office = Office::new().await;
+    let user = office.app.user("a@example.org", "basic").await;
+    let own = format!("/admin/users/{}", user.id);
+    let (password, ledger) = (format!("{own}/password"), format!("{own}/ledger"));
+    for (path, place) in [
+        ("/admin/users", "/admin"),
+        (&password, &own),
+        (&ledger, &own),
+        ("/account/tokens", "/account"),
+        ("/account/password", "/account"),
+    ] {
+        assert_eq!(office.page(path).await.expect(303).header("location"), place, "{path}");
+    }
 }
 
 #[tokio::test]

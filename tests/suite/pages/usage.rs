@@ -47,6 +47,34 @@ async fn the_three_colours_and_their_words() {
 }
 
 #[tokio::test]
+async fn what_is_not_in_the_tier_is_told_in_one_way() {
+    let app = TestApp::new();
+    let user = app.user_with_password("a@example.org", "free_trial").await;
+    let cookie = cookie(&app, "a@example.org").await;
+    let empty = page(&app, "/usage", &cookie).await.expect(200).text;
+    assert!(empty.contains("No usage yet") && empty.contains("/account#tokens") && !empty.contains("class=\"plot\""));
+    assert_eq!(record(&app, &user.token, "llm_tokens", 10, None, false).await, 201);
+    assert_eq!(record(&app, &user.token, "agent_minutes", 5, None, true).await, 429);
+    app.pass().await;
+    let text = page(&app, "/usage", &cookie).await.expect(200).text;
+    let gauge = between(&text, "gauge-agent_minutes", "</section>");
+    assert!(gauge.contains("not in this tier") && gauge.contains("Requests are refused"), "{gauge}");
+    for contradiction in ["role=\"meter\"", "i-ok", "Left", "Resets", " of 0", "%"] {
+        assert!(!gauge.contains(contradiction), "{contradiction}: {gauge}");
+    }
+    assert!(
+        text.contains("gauge is-stop\" aria-labelledby=\"gauge-agent_minutes") && !text.contains("Warnings"),
+        "{text}"
+    );
+    let chart = between(&text, "Agent minutes, added up by month</h3>", "</figure>");
+    assert!(chart.contains("Not in this tier. 1 request was refused.") && !chart.contains("class=\"plot\""), "{chart}");
+    // What is used all the same, as before a tier was lowered, is past the limit.
+    assert_eq!(record(&app, &user.token, "agent_minutes", 5, None, false).await, 201);
+    let text = page(&app, "/usage", &cookie).await.expect(200).text;
+    assert!(text.contains("Warnings") && text.contains("aria-valuenow=\"0\""), "{text}");
+}
+
+#[tokio::test]
 async fn the_range_holds_for_history_and_breakdown() {
     let app = TestApp::new();
     let user = app.user_with_password("a@example.org", "basic").await;

@@ -3,9 +3,10 @@
 mod user;
 
 use axum::extract::State;
+use axum::response::Response;
 use http::StatusCode;
 
-use super::{Administrator, page, who};
+use super::{Administrator, page, see, who};
 use crate::domain::Result;
 use crate::domain::audit::ActFilter;
 use crate::domain::auth::User;
@@ -23,7 +24,8 @@ use crate::web::input;
 use crate::web::problem::Answer;
 use crate::web::state::AppState;
 pub(in crate::web) use user::{
-    change_user, confirm_erasure, correct_ledger, create_user, erase_user, new_user, reset_password, revoke_token, user,
+    back_to_user, change_user, confirm_erasure, correct_ledger, create_user, erase_user, new_user, reset_password,
+    revoke_token, user,
 };
 
 /// Days that top users, upstreams and refusals look back.
@@ -116,6 +118,11 @@ pub(in crate::web) async fn overview(
         },
     });
     Ok(page(StatusCode::OK, markup))
+}
+
+/// `GET /admin/users`: where the answer to the form for a new user is opened anew, the list of all.
+pub(in crate::web) async fn back(_: Administrator) -> Response {
+    see("/admin")
 }
 
 /// `GET /admin/audit`

@@ -35,7 +35,7 @@ use crate::web::problem::{Answer, Failure};
 use crate::web::state::{AppState, Known};
 
 /// Entries of a page.
-const ENTRIES: usize = 25;
+const ENTRIES: usize = 10;
 /// Tokens of a page.
 const TOKENS: usize = 25;
 
@@ -282,6 +282,11 @@ pub(in crate::web) async fn change_user(
         Ok(_) => Ok(done(id, "changed")),
         Err(error) => shown_again(&state, &known, id, faults_of(error, form)?, typed).await,
     }
+}
+
+/// `GET /admin/users/{id}/password` and `.../ledger`: where a form's answer is opened anew, the page that holds the form.
+pub(in crate::web) async fn back_to_user(_: Administrator, Path(id): Path<String>) -> Answer {
+    Ok(see(&format!("/admin/users/{}", parse_id(&id)?)))
 }
 
 /// `POST /admin/users/{id}/password`
