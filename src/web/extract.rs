@@ -21,6 +21,10 @@ use crate::config::{Config, Server};
 use crate::domain::{Error, Result, json};
 use crate::service::auth::{Bearer, Presented};
 
+/// A body of up to this many bytes is parsed by the thread that serves its connection, and others: it takes about a
+/// millisecond, as much as it costs them to be served by another one.
+const PARSED_INLINE_BYTES_MAX: usize = 256 * 1_024;
+
 /// The TCP peer of a connection, put there by the listener.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
@@ -152,9 +156,18 @@ impl FromRequest<AppState> for Body {
         if text.is_empty() {
             return Ok(Self { value: Value::Null, absence: Some(absence) });
         }
-        let value = serde_json::from_str(&text).map_err(|error| json::unreadable(&text, &error))?;
-        Ok(Self { value, absence: None })
+        Ok(Self { value: parse(text).await?, absence: None })
     }
+}
+
+/// Parses a body; a long one where it keeps no other request waiting.
+async fn parse(text: String) -> Result<Value> {
+    let parse = |text: &str| serde_json::from_str(text).map_err(|error| json::unreadable(text, &error));
+    if text.len() <= PARSED_INLINE_BYTES_MAX {
+        return parse(&text);
+    }
+    let parsed = tokio::task::spawn_blocking(move || parse(&text));
+    parsed.await.map_err(|panic| Error::Internal(format!("a body: {panic}")))?
 }
 
 /// What is wrong with an empty body where one is needed, of a media type that is taken or not.

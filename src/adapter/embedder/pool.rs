@@ -4,7 +4,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use prometheus::Histogram;
@@ -31,7 +30,6 @@ type Embedded = Result<Vec<Embedding>, EmbedError>;
 /// The pool.
 pub struct EmbedderPool {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -90,14 +88,12 @@ impl EmbedderPool {
             time: histogram("tallybox_embedding_seconds", "How long a call of the embedding model took.", &TIMES)?,
         });
         let count = shared.embedder.calls_at_once().max(1);
-        let mut threads = Vec::with_capacity(count);
         for number in 0..count {
             let shared = Arc::clone(&shared);
             let thread = std::thread::Builder::new().name(format!("embedder-{number}")).spawn(move || shared.work());
-            threads
-                .push(thread.map_err(|error| Error::Unavailable(format!("an embedder cannot be started: {error}")))?);
+            thread.map_err(|error| Error::Unavailable(format!("an embedder cannot be started: {error}")))?;
         }
-        Ok(Self { shared, threads })
+        Ok(Self { shared })
     }
 
     /// How long calls of the model took, in seconds.
@@ -188,11 +184,8 @@ impl EmbedderPool {
 impl Drop for EmbedderPool {
     fn drop(&mut self) {
         lock(&self.shared.queue).closed = true;
+        // The threads own what they use and end by themselves: one may wait for an endpoint, and nobody waits for that.
         self.shared.wake.notify_all();
-        for thread in self.threads.drain(..) {
-            // A thread's own panics are caught text by text.
-            let _ = thread.join();
-        }
     }
 }
 
