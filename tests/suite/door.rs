@@ -129,7 +129,7 @@ async fn a_failed_login_shows_the_form_again_with_what_was_wrong() {
     }
     let reply = app.send(form("/login", None, &fields)).await.expect(429);
     assert_eq!(reply.header("retry-after"), "300");
-    assert!(reply.text.contains("too many failed attempts"));
+    assert!(reply.text.contains("Too many failed attempts"));
     app.send(form("/login", None, &[("email", "a@example.org")])).await.expect(422);
 }
 
@@ -158,7 +158,7 @@ async fn a_set_up_names_its_faults_and_stays_open_for_half_an_hour() {
     let secret = secret_of(&link);
     let faulty = form("/setup", None, &[("token", &secret), ("email", "nobody"), ("password", "short")]);
     let reply = app.send(faulty).await.expect(422);
-    assert!(reply.text.contains("must be an e-mail address") && reply.text.contains("10 to 256 characters"));
+    assert!(reply.text.contains("must be an email address") && reply.text.contains("10 to 256 characters"));
     app.clock.advance_millis(30 * 60_000 - 1);
     app.call("GET", &link, None, None).await.expect(200);
     let newer = setup_link(&app).await;

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::find::{Find, PATH, Part, path_of};
-use super::row::{score, shortened};
+use super::row::{figure, shortened};
 use super::tier_words;
 use crate::domain::Fault;
 use crate::domain::calendar::Calendar;
@@ -184,7 +184,8 @@ fn similar(page: &OnePage<'_>) -> Markup {
                 @let shown = shortened(text);
                 @let path = path_of(&hit.memory.id, "", page.back);
                 li.result {
-                    (score(hit.parts))
+                    // By meaning alone, the score is its only part.
+                    div.score { p.score-total { span.vh { "Match " } (figure(hit.parts.score)) } }
                     div {
                         p.result-text {
                             bdi dir="auto" { (shown.unwrap_or(text)) }

@@ -62,13 +62,11 @@ impl Row<'_> {
 }
 
 /// A score with the parts it is made of; one that was not used is left out.
-pub(super) fn score(parts: Parts) -> Markup {
-    // A single part is the score itself.
-    let is_one = parts.semantic.is_some() != parts.keyword.is_some();
+fn score(parts: Parts) -> Markup {
     html! {
         div.score {
             p.score-total { span.vh { "Match " } (figure(parts.score)) }
-            @if !is_one { dl.score-parts {
+            dl.score-parts {
                 @for (name, class, part) in [("semantic", "sem", parts.semantic), ("keyword", "key-part", parts.keyword)] {
                     @if let Some(part) = part {
                         div { dt { (name) } dd {
@@ -79,7 +77,7 @@ pub(super) fn score(parts: Parts) -> Markup {
                         } }
                     }
                 }
-            } }
+            }
         }
     }
 }

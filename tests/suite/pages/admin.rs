@@ -226,10 +226,10 @@ async fn the_last_admin_stays() {
     let path = format!("/admin/users/{}", office.admin.id);
     for fields in [[("role", "user")], [("disabled", "true")]] {
         let refused = office.post(&path, &fields).await.expect(409);
-        assert!(refused.text.contains("the last enabled admin"), "{}", refused.text);
+        assert!(refused.text.contains("The last enabled admin"), "{}", refused.text);
     }
     let refused = office.post(&format!("{path}/erase"), &[("confirm", "admin@example.org")]).await.expect(409);
-    assert!(refused.text.contains("the last enabled admin cannot be erased"), "{}", refused.text);
+    assert!(refused.text.contains("The last enabled admin cannot be erased"), "{}", refused.text);
     office.page("/admin").await.expect(200);
 }
 

@@ -59,7 +59,7 @@ async fn what_is_not_in_the_tier_is_told_in_one_way() {
     let text = page(&app, "/usage", &cookie).await.expect(200).text;
     let gauge = between(&text, "gauge-agent_minutes", "</section>");
     assert!(gauge.contains("not in this tier") && gauge.contains("Requests are refused"), "{gauge}");
-    for contradiction in ["role=\"meter\"", "i-ok", "Left", "Resets", " of 0", "%"] {
+    for contradiction in ["role=\"meter\"", "i-ok", "Left", "Resets", " of 0", "\u{202f}%"] {
         assert!(!gauge.contains(contradiction), "{contradiction}: {gauge}");
     }
     assert!(

@@ -173,7 +173,7 @@ async fn a_question_that_is_not_understood_is_shown_again() {
     let world = World::new("").await;
     world.note("one").await;
     for (query, told) in [
-        ("from=yesterday&tag=keep", "must be a date such as 2025-11-24"),
+        ("from=yesterday&tag=keep", "must be a date such as <span class=\"nowrap\">2025-11-24</span>"),
         ("from=2026-02-02&to=2026-02-01&tag=keep", "must not lie before the first day"),
         ("from=2026-02-30&tag=keep", "must be a date"),
         ("tier=xtm&tag=keep", "tier must be one of stm, itm, ltm"),
