@@ -82,9 +82,9 @@ async fn show(config: Config, directory: &Path, stopped: impl Future<Output = ()
     let store = app.store().clone();
     let beating = async {
         loop {
-            tokio::time::sleep(BEAT_EVERY).await;
             // A store that is busy takes the next one.
             let _ = beat(&store, &config, &made).await;
+            tokio::time::sleep(BEAT_EVERY).await;
         }
     };
     tokio::select! {

@@ -199,8 +199,10 @@ impl AccountPage<'_> {
         let is_admin = self.user.role == Role::Admin;
         let offered = Scope::ALL.into_iter().filter(|scope| is_admin || !scope.is_privileged());
         html! {
-            h3.form-title id="h-new-token" { "Create a token" }
-            @if !faults.is_empty() { div.form-narrow id="token-answer" { (wrong("No token was created: see the fields marked below.")) } }
+            div.form-head.form-narrow id=[(!faults.is_empty()).then_some("token-answer")] {
+                h3.form-title id="h-new-token" { "Create a token" }
+                @if !faults.is_empty() { (wrong("No token was created: see the fields marked below.")) }
+            }
             form.form.form-narrow method="post" action="/account/tokens#token-answer" aria-labelledby="h-new-token" {
                 (Field {
                     name: "name", label: "Name", kind: "text", autocomplete: "off", value: &form.name,

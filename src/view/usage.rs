@@ -194,7 +194,8 @@ impl UsagePage<'_> {
                             td.num role="cell" data-label="In words" { (amount_words(standing.resource, row.amount)) }
                             td.num role="cell" data-label="Refused" { (thousands(refused(row).0)) }
                             td.num role="cell" data-label="Limit" { (limit_words(standing)) }
-                            td.num role="cell" data-label="Used now" { (used_of_limit(standing)) }
+                            @let used = used_of_limit(standing);
+                            td.num.nil[used.is_none()] role="cell" data-label="Used now" { (used.as_deref().unwrap_or("\u{2013}")) }
                         }
                     } }
                 }
@@ -354,11 +355,8 @@ pub(super) const fn per(resource: ResourceType) -> &'static str {
 }
 
 /// What is used of a limit, where there is one.
-fn used_of_limit(standing: &Standing) -> String {
-    match percent_of(standing) {
-        Some(percent) if !is_not_in_tier(standing.limit) || standing.usage.used > 0 => percent,
-        _ => "\u{2013}".to_owned(),
-    }
+fn used_of_limit(standing: &Standing) -> Option<String> {
+    percent_of(standing).filter(|_| !is_not_in_tier(standing.limit) || standing.usage.used > 0)
 }
 
 fn limit_words(standing: &Standing) -> String {

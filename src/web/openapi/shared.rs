@@ -101,7 +101,7 @@ const FAILURES: [(u16, &str, &str, &str); 15] = [
         "The credential may not do this: it lacks a scope, or the code says what else.",
         "this needs the scope usage:write",
     ),
-    (404, "not_found", "There is no such thing, or it is not the caller's.", "the memory not found"),
+    (404, "not_found", "There is no such thing, or it is not the caller's.", "the memory was not found"),
     (409, "conflict", "It contradicts the present state.", "the reservation was settled"),
     (410, "erased", "It was erased and does not come back.", "the user was erased"),
     (413, "too_large", "The body is too large.", "the body is larger than 4194304 bytes (server.body_bytes_max)"),
