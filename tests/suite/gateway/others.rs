@@ -216,8 +216,14 @@ async fn the_holds_of_calls_are_theirs_alone() {
     world.fake.next(slow);
     let look = async {
         world.fake.asked(1).await;
-        let list = world.app.ask(&world.user.token, "/usage/reservations").await.expect(200).json;
-        let hold = list["reservations"][0].clone();
+        // The upstream is asked while the hold is being synced.
+        let hold = loop {
+            let list = world.app.ask(&world.user.token, "/usage/reservations").await.expect(200).json;
+            match list["reservations"].get(0) {
+                Some(hold) => break hold.clone(),
+                None => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+            }
+        };
         assert_eq!((&hold["kind"], &hold["expiresAt"]), (&json!("gateway"), &Value::Null), "{hold}");
         let id = hold["id"].as_str().unwrap();
         assert_eq!(world.app.settle(&world.user, id, 1).await.expect(409).code(), "not_the_maker");
