@@ -57,6 +57,7 @@ fn tallybox(directory: &Path) -> Command {
         .env("TALLYBOX_STORE__CHECKPOINT_PAGES", CHECKPOINT_PAGES.to_string())
         // What ten minutes store is more than any tier of the default settings may.
         .env("TALLYBOX_TIERS__PRO__MEMORY_STORAGE_BYTES", "1000000000000")
+        .env("TALLYBOX_MEMORY__STM_BYTES_MAX", "1000000000000")
         .env("TALLYBOX_LOG__LEVEL", "error");
     command
 }
@@ -112,6 +113,7 @@ impl<'t> Caller<'t> {
 
 /// Writes of every kind, one after the other.
 fn write_on(address: SocketAddr, token: &str, client: u64, stop: &AtomicBool, asked: &Mutex<Asked>) {
+    let _stops = Stops(stop);
     let vector: Vec<String> = (0..384_u32).map(|number| format!("{:.3}", f64::from(number).sin())).collect();
     let mut caller = Caller::connect(address, token).unwrap();
     for number in 0_u64.. {
@@ -145,6 +147,7 @@ fn write_on(address: SocketAddr, token: &str, client: u64, stop: &AtomicBool, as
 
 /// Reads all that there is, again and again.
 fn read_on(address: SocketAddr, token: &str, stop: &AtomicBool) {
+    let _stops = Stops(stop);
     let mut caller = Caller::connect(address, token).unwrap();
     while !stop.load(Ordering::Relaxed) {
         for path in ["/usage/stats?days=30", "/usage/ledger?limit=100", "/memory?limit=100"] {
@@ -154,7 +157,7 @@ fn read_on(address: SocketAddr, token: &str, stop: &AtomicBool) {
     }
 }
 
-/// Ends the other threads, also where this one fails.
+/// Ends all other threads with this one, also where it fails: ten minutes without a client tell nothing.
 struct Stops<'s>(&'s AtomicBool);
 
 impl Drop for Stops<'_> {
@@ -187,12 +190,12 @@ fn resident_kib(process: u32) -> u64 {
     line.trim().trim_end_matches("kB").trim().parse().unwrap()
 }
 
-/// Tells the figures of each period until `time` is over.
-fn tell(time: Duration, process: u32, directory: &Path, asked: &Mutex<Asked>) -> Vec<Figures> {
+/// Tells the figures of each period until `time` is over, or `stop` is true.
+fn tell(time: Duration, stop: &AtomicBool, process: u32, directory: &Path, asked: &Mutex<Asked>) -> Vec<Figures> {
     let begun = Instant::now();
     let mut told = Vec::new();
     println!("seconds  RSS MiB  log MiB  admitted/s  refused/s  p50 ms  p99 ms  refused p99 ms");
-    while begun.elapsed() < time {
+    while begun.elapsed() < time && !stop.load(Ordering::Relaxed) {
         std::thread::sleep(PERIOD.min(time));
         let Asked { mut admitted_ms, mut refused_ms } = std::mem::take(&mut *asked.lock().unwrap());
         let figures = Figures {
@@ -292,7 +295,7 @@ fn at_twice_its_capacity_the_box_stays_quick_and_small() {
         }
         scope.spawn(move || read_on(address, token, stop));
         scope.spawn(move || hold_on(directory, stop));
-        tell(Duration::from_secs(seconds), server.0.id(), directory, asked)
+        tell(Duration::from_secs(seconds), stop, server.0.id(), directory, asked)
     });
     judge(&told);
     drop(server);
