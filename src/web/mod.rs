@@ -292,16 +292,17 @@ pub(crate) fn application(state: &AppState) -> Edge {
         }
         // Pages and their files are worth compressing; an answer of the JSON API is small, and its clients many. The answer
         // to a form may hold a secret beside what was typed, so that its compressed length would tell about it.
-        let is_page = route.access == Access::Page
-            || route.path.starts_with("/assets/")
-            || [openapi::DOCUMENT, openapi::DOCS].contains(&route.path);
-        if !is_page {
-            api = api.route(route.path, route.handler);
-        } else if route.method == Method::GET {
-            let compression = CompressionLayer::new().quality(CompressionLevel::Fastest);
-            pages = pages.route(route.path, route.handler.layer(compression));
+        let is_page = route.access == Access::Page || route.path.starts_with("/assets/") || route.path == openapi::DOCS;
+        let is_long = is_page || route.path == openapi::DOCUMENT;
+        let handler = if is_long && route.method == Method::GET {
+            route.handler.layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
         } else {
-            pages = pages.route(route.path, route.handler);
+            route.handler
+        };
+        if is_page {
+            pages = pages.route(route.path, handler);
+        } else {
+            api = api.route(route.path, handler);
         }
     }
     let origins = &state.config.server.cors_origins;

@@ -158,6 +158,8 @@ async fn pages_of_the_named_origins_may_call_with_any_header_and_no_others() {
         assert_eq!(reply.header("access-control-allow-origin"), allowed);
         assert_eq!(reply.header("access-control-allow-headers"), asked);
         assert_eq!(reply.header("access-control-allow-credentials"), "");
+        let reply = app.call_with("GET", "/openapi.json", None, None, &headers).await.expect(200);
+        assert_eq!(reply.header("access-control-allow-origin"), allowed);
         // A page is no part of the API.
         for (method, page) in [("OPTIONS", "/login"), ("GET", "/login"), ("GET", "/usage"), ("GET", "/docs")] {
             let reply = app.call_with(method, page, None, None, &headers).await;
