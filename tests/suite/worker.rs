@@ -120,6 +120,32 @@ async fn a_long_erasure_is_gone_on_with_pass_by_pass_and_nothing_waits_for_its_e
 }
 
 #[tokio::test]
+async fn rows_that_an_erasure_gave_back_are_closed_in_their_turn() {
+    let app = TestApp::with_config("[ledger]\nkeep_days = 35");
+    let (user, gone) = (app.user("a@example.org", "pro").await, app.user("b@example.org", "pro").await);
+    app.used_up(&user, 1).await;
+    for _ in 0..9 {
+        app.used_up(&gone, 1).await;
+    }
+    app.clock.advance_millis(40 * DAY_MS);
+    // The newest entry of all stays as it is.
+    app.used_up(&gone, 1).await;
+    app.pass().await;
+    let key = begin_erasure(&app, "b@example.org").await;
+    erasure::finish(app.app.store(), key).await.unwrap();
+    // SQLite gives the rows of what was erased again.
+    for _ in 0..2 {
+        app.used_up(&user, 1).await;
+    }
+    app.clock.advance_millis(40 * DAY_MS);
+    app.used_up(&user, 1).await;
+    app.pass().await;
+    let listed = app.ask(&user.token, "/usage/ledger").await.expect(200).json["entries"].clone();
+    assert_eq!(listed[1]["metadata"], json!({"closedEntries": 2}), "{listed}");
+    app.proves();
+}
+
+#[tokio::test]
 async fn the_end_of_the_program_waits_for_no_erasure_and_loses_no_note() {
     let app = TestApp::new();
     let (user, other) = (app.user("a@example.org", "pro").await, app.user("b@example.org", "free_trial").await);
