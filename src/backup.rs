@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::domain::unit::Timestamp;
 use crate::domain::{Error, Result};
-use crate::store::backup::back_up_by_way_of;
+use crate::store::backup::{back_up_by_way_of, remove};
 
 /// How often it looks whether one is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -121,7 +121,7 @@ impl Backups {
         made.sort_unstable_by_key(|(at, _)| (*at <= now, *at));
         let surplus = made.len().saturating_sub(self.keep.saturating_sub(1));
         for (_, old) in made.into_iter().take(surplus) {
-            if let Err(error) = fs::remove_file(&old) {
+            if let Err(error) = remove(&old) {
                 tracing::warn!(%error, "an old backup stays: {}", old.display());
             }
         }

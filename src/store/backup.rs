@@ -9,7 +9,8 @@ use std::time::Duration;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
-use super::{DirectoryLock, Reader, check, connection, extension, fault, migrate};
+use super::reclaim::Old;
+use super::{DirectoryLock, Reader, check, connection, fault, foreign, migrate};
 use crate::clock::Clock;
 use crate::domain::{Error, Result};
 
@@ -123,7 +124,7 @@ impl Unfinished {
     /// A new file of that name. A journal that lay beside another one would be played over it.
     fn at(path: PathBuf) -> Result<Self> {
         for old in companions(&path).iter().chain([&path]) {
-            let _ = fs::remove_file(old);
+            let _ = remove(old);
         }
         OpenOptions::new()
             .write(true)
@@ -144,9 +145,10 @@ impl Unfinished {
     fn finish(&mut self, target: &Path) -> Result<Copied> {
         self.sync()?;
         let named = || -> io::Result<u64> {
-            let file = File::open(&self.path)?;
+            let (file, old) = (File::open(&self.path)?, Old::at(target));
             fs::rename(&self.path, target)?;
             sync_directory(target)?;
+            let_go(old, target);
             Ok(file.metadata()?.len())
         };
         let bytes = named().map_err(|error| unwritable(target, &error))?;
@@ -159,7 +161,7 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.kept {
             for path in companions(&self.path).iter().chain([&self.path]) {
-                let _ = fs::remove_file(path);
+                let _ = remove(path);
             }
         }
     }
@@ -171,6 +173,25 @@ fn unwritable(path: &Path, error: &io::Error) -> Error {
 
 fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Takes away a copy that is kept no longer.
+///
+/// # Errors
+/// Those of the file system.
+pub fn remove(copy: &Path) -> io::Result<()> {
+    let old = Old::at(copy);
+    fs::remove_file(copy)?;
+    sync_directory(copy)?;
+    let_go(old, copy);
+    Ok(())
+}
+
+/// Whatever hinders that, its room comes back as it is closed.
+fn let_go(old: Old, name: &Path) {
+    if let Err(error) = old.free() {
+        tracing::debug!(%error, "what was called {} is freed as a whole", name.display());
+    }
 }
 
 fn sync_directory(of: &Path) -> io::Result<()> {
@@ -211,7 +232,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 #[expect(clippy::disallowed_methods, reason = "the room that copies databases")]
 fn open(path: &Path, mode: OpenFlags) -> Result<Connection> {
-    extension::register();
+    foreign::register();
     let connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX);
     connection.map_err(|error| Error::Unavailable(format!("{} cannot be opened: {error}", path.display())))
 }

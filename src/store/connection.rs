@@ -10,7 +10,7 @@ use r2d2::Pool;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{extension, fault};
+use super::{fault, foreign};
 use crate::domain::{Error, Result};
 
 /// The oldest SQLite without the WAL-reset corruption bug, as `SQLITE_VERSION_NUMBER`.
@@ -89,7 +89,7 @@ pub(super) fn open_writer(path: &Path, checkpoint_pages: u32) -> Result<Connecti
         "SQLite {} can corrupt its log; {SQLITE_VERSION_LEAST} is the oldest that is safe",
         rusqlite::version()
     );
-    extension::register();
+    foreign::register();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| unwritable(path, &error.to_string()))?;
     if connection.is_readonly("main").map_err(fault)? {

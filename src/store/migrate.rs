@@ -116,7 +116,7 @@ mod tests {
     const VERSION_1: &str = include_str!("../../tests/data/schema-1.sql");
 
     fn memory() -> Connection {
-        super::super::extension::register();
+        super::super::foreign::register();
         Connection::open_in_memory().unwrap()
     }
 

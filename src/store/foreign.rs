@@ -1,6 +1,8 @@
-//! What SQLite takes from C alone, sqlite-vec and the place of its temporary files: the only unsafe code of the program.
+//! What is to be had by C alone, sqlite-vec, the place of SQLite's temporary files, and whether a file is open elsewhere: the only
+//! unsafe code of the program.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Once;
@@ -40,4 +42,22 @@ pub fn keep_temporary_files_in(directory: &Path) {
         // The text lives as long as the program.
         unsafe { rusqlite::ffi::sqlite3_temp_directory = directory.into_raw() };
     });
+}
+
+/// Whether nobody else has `file` open. Linux lends a file for writing under that condition alone; the loan is returned at
+/// once, since it would be called in by a signal. False where it cannot be told.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "leases are asked for by fcntl, for which rustix has no function")]
+pub(super) fn is_open_here_alone(file: &File) -> bool {
+    use std::os::fd::AsRawFd;
+    let lease = |kind: std::ffi::c_int| {
+        // SAFETY: the descriptor is open as long as `file` is; F_SETLEASE takes a number and writes to no memory of ours.
+        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) == 0 }
+    };
+    lease(libc::F_WRLCK) && lease(libc::F_UNLCK)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn is_open_here_alone(_file: &File) -> bool {
+    false
 }
