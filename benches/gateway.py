@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from common import BINARY, PROFILE, ROOT, ROUNDS, SECONDS, Server, free_port, median, row, tallybox, wait_for, wrk
+from common import BINARY, PROFILE, ROOT, ROUNDS, SECONDS, Server, free_port, median, percentile, row, tallybox, wait_for, wrk
 
 PATH = "/v1/chat/completions"
 USERS = 16
@@ -121,11 +121,7 @@ def time_answers(ends, peer, connections, rate, kind):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode or not done.stdout:
         raise SystemExit(f"{peer.name} failed: {done.stderr[-2_000:]}")
-    return [int(line) for line in done.stdout.split()]
-
-
-def percentile(times, share):
-    return sorted(times)[min(len(times) - 1, int(len(times) * share))] / 1e3
+    return [int(line) / 1e3 for line in done.stdout.split()]
 
 
 def latency(ends, peers, connections, rate, kind, what):

@@ -13,7 +13,6 @@ import pathlib
 import random
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import time
 import urllib.request
 
 import common
+from common import Client, bench_binary, percentile
 
 try:
     import numpy
@@ -86,51 +86,8 @@ def vectors_file(scratch, texts):
     return file
 
 
-def percentile(times, share):
-    return sorted(times)[min(len(times) - 1, int(len(times) * share))]
-
-
-class Client:
-    """One connection, as one user, over a plain socket: Python's own client takes as long for a call as the server."""
-
-    def __init__(self, server, user):
-        self.host = server.url.removeprefix("http://")
-        address, port = self.host.rsplit(":", 1)
-        self.socket = socket.create_connection((address, int(port)))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.user = f"00000000-0000-4000-8000-{user:012x}"
-        self.took_ms = 0
-
-    def call(self, method, path, body=None):
-        data = (body or "").encode()
-        head = (f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\nX-User-Id: {self.user}\r\n"
-                f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n")
-        begun = time.perf_counter()
-        self.socket.sendall(head.encode() + data)
-        answer = b""
-        while b"\r\n\r\n" not in answer:
-            piece = self.socket.recv(65_536)
-            if not piece:
-                raise SystemExit(f"{path}: the server hung up")
-            answer += piece
-        head, _, text = answer.partition(b"\r\n\r\n")
-        length = int(re.search(rb"(?i)\r\ncontent-length: (\d+)", head)[1])
-        while len(text) < length:
-            text += self.socket.recv(65_536)
-        self.took_ms = (time.perf_counter() - begun) * 1e3
-        status = int(head.split(b" ", 2)[1])
-        if status not in (200, 201):
-            raise SystemExit(f"{path} answered {status}: {text[:300]}")
-        return json.loads(text)
-
-
 def fill(directory, texts, vectors, count, users):
-    profile = ["--profile", common.PROFILE] if common.PROFILE else []
-    command = ["cargo", "bench", *profile, "--bench", "memory", "--", "fill", directory, texts, vectors, count, users]
-    done = subprocess.run([str(part) for part in command], cwd=common.ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr[-2_000:])
-    return float(done.stdout.split()[-1])
+    return float(bench_binary("memory", "fill", directory, texts, vectors, count, users).split()[-1])
 
 
 def questions(vectors, count, users):
