@@ -23,6 +23,16 @@ const SUFFIX: &str = ".db";
 /// The time in a name, in UTC.
 const STAMP: &str = "%Y%m%dT%H%M%SZ";
 
+/// Lets everybody else go first from now on, on this thread and those that it starts: a copy that is proven keeps a processor
+/// busy for long, and those who are served have few.
+pub fn give_way() {
+    // Elsewhere it is the whole process that would give way.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, 19) {
+        tracing::debug!(%error, "it keeps its priority");
+    }
+}
+
 /// The schedule.
 pub struct Backups {
     data: PathBuf,
@@ -99,6 +109,7 @@ impl Backups {
             keep: self.keep,
         };
         let started = std::thread::Builder::new().name("backup".to_owned()).spawn(move || {
+            give_way();
             // Where nobody waits any more, nobody wants it.
             let _ = reply.send(job.make_if_due(now));
         });
@@ -150,5 +161,21 @@ impl Backups {
         let data = fs::metadata(&self.data);
         let data = data.map_err(|error| Error::Unavailable(format!("{}: {error}", self.data.display())))?;
         Ok(self.into.join(format!("tallybox-unfinished-{:x}-{:x}.partial", data.dev(), data.ino())))
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::process::getpriority_process;
+
+    #[test]
+    fn who_gives_way_does_so_alone() {
+        let before = getpriority_process(None);
+        let given_way = std::thread::spawn(|| {
+            super::give_way();
+            getpriority_process(None)
+        });
+        assert_eq!(given_way.join().unwrap(), Ok(19));
+        assert_eq!(getpriority_process(None), before);
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use tallybox::backup::give_way;
 use tallybox::clock::Clock;
 use tallybox::domain::unit::human_bytes;
 use tallybox::store::DirectoryLock;
@@ -13,6 +14,7 @@ use super::{Place, output};
 /// Writes a proven copy to `target`, also beside a running server.
 pub(super) fn back_up(place: &Place, target: &Path) -> anyhow::Result<()> {
     place.require_database()?;
+    give_way();
     let copied = backup::back_up(&place.data_dir, &Clock::system(), target).context("no backup was made")?;
     output::result(format_args!("{}: {}, proven", target.display(), size(&copied)))?;
     Ok(())

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 use tallybox::adapter::embedder;
+use tallybox::backup::give_way;
 use tallybox::service::check::{invariants, run};
 use tallybox::service::memory::{adopt_model, repair};
 use tallybox::service::quota::Policy;
@@ -24,7 +25,9 @@ pub(super) struct Options {
 impl Options {
     pub(super) fn run(&self, place: &Place) -> anyhow::Result<ExitCode> {
         if !self.repair {
-            return report(&place.open()?.store);
+            let opened = place.open()?;
+            give_way();
+            return report(&opened.store);
         }
         let Some(_lock) = DirectoryLock::try_take(&place.data_dir)? else {
             bail!("a server runs on {}: stop it first", place.data_dir.display());
