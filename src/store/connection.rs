@@ -100,9 +100,7 @@ pub(super) fn open_writer(path: &Path, checkpoint_pages: u32) -> Result<Connecti
     connection.pragma_update(None, "page_size", PAGE_BYTES).map_err(fault)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(fault)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(fault)?;
-    connection
-        .pragma_update(None, "journal_size_limit", log_bytes_kept(checkpoint_pages).cast_signed())
-        .map_err(fault)?;
+    cut_log_at(&connection, log_bytes_kept(checkpoint_pages))?;
     connection.pragma_update(None, "wal_autocheckpoint", checkpoint_pages).map_err(fault)?;
     // What is deleted is overwritten: an erased person must not be read from a free page.
     connection.pragma_update(None, "secure_delete", true).map_err(fault)?;
@@ -128,29 +126,38 @@ pub(super) fn log_bytes_max(checkpoint_pages: u32) -> u64 {
     2 * log_bytes_kept(checkpoint_pages)
 }
 
-/// What the file of the log keeps when it is begun anew.
-fn log_bytes_kept(checkpoint_pages: u32) -> u64 {
+/// Where the file of the log is cut when it is next begun anew.
+pub(super) fn cut_log_at(connection: &Connection, bytes: u64) -> Result<()> {
+    connection.pragma_update(None, "journal_size_limit", bytes.cast_signed()).map_err(fault)
+}
+
+/// What the file of the log keeps when it is begun anew, however long it has been.
+pub(super) fn log_bytes_kept(checkpoint_pages: u32) -> u64 {
     2 * u64::from(checkpoint_pages) * u64::from(PAGE_BYTES)
 }
 
 /// Copies the whole log into the database and empties it; false where a reader still needed it after `patience`. Writes
 /// wait meanwhile, so keep `patience` short.
 pub(super) fn empty_log(connection: &Connection, patience: Duration) -> Result<bool> {
+    checkpoint(connection, "TRUNCATE", patience)
+}
+
+fn checkpoint(connection: &Connection, mode: &str, patience: Duration) -> Result<bool> {
     connection.busy_timeout(patience).map_err(fault)?;
-    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+    let busy = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get::<_, i64>(0));
     connection.busy_timeout(BUSY_TIMEOUT).map_err(fault)?;
     Ok(busy.map_err(fault)? == 0)
 }
 
-/// As [`empty_log`], for a log that has merely grown too long. A reader that needs more than its last `pages` pages
-/// will not be done soon: then false at once.
-pub(super) fn shorten_log(connection: &Connection, patience: Duration, pages: u32) -> Result<bool> {
+/// As [`empty_log`], for a log that has merely grown too long: the next commit begins it anew, and cuts its file. A reader
+/// that needs more than its last `pages` pages will not be done soon: then false at once.
+pub(super) fn restart_log(connection: &Connection, patience: Duration, pages: u32) -> Result<bool> {
     let counts = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
     let (written, copied) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], counts).map_err(fault)?;
     if written - copied > i64::from(pages) {
         return Ok(false);
     }
-    empty_log(connection, patience)
+    checkpoint(connection, "RESTART", patience)
 }
 
 /// The connections that read.
