@@ -133,7 +133,10 @@ class Client:
         head, _, text = answer.partition(b"\r\n\r\n")
         length = int(re.search(rb"(?i)\r\ncontent-length: (\d+)", head)[1])
         while len(text) < length:
-            text += self.socket.recv(65_536)
+            piece = self.socket.recv(65_536)
+            if not piece:
+                raise SystemExit(f"{path}: the server hung up")
+            text += piece
         self.took_ms = (time.perf_counter() - begun) * 1e3
         status = int(head.split(b" ", 2)[1])
         if status not in expected:

@@ -1,10 +1,12 @@
 """The part `waits` of bench.py: how long a call waits at most beside what is large: a backup, and bodies of megabytes.
 
-BENCH_BACKUP_ENTRIES sets the entries of the database that is copied (3,000,000).
+BENCH_BACKUP_ENTRIES sets the entries of the database that is copied (3,000,000). The command that backs up runs in a session of
+its own, as beside a server that a service manager started: the kernel then gives it its share, whatever its priority.
 """
 
 import json
 import os
+import pathlib
 import subprocess
 import threading
 import time
@@ -19,12 +21,15 @@ RECORD = json.dumps({"resourceType": "llm_tokens", "amount": 1})
 
 def beside(others, work, pause=0):
     """Milliseconds of each call that `others`, one a thread, made until `work` was done."""
-    done, times = threading.Event(), []
+    done, times, failures = threading.Event(), [], []
 
     def repeat(call):
-        while not done.is_set():
-            times.append(call())
-            time.sleep(pause)
+        try:
+            while not done.is_set():
+                times.append(call())
+                time.sleep(pause)
+        except (SystemExit, OSError) as failure:
+            failures.append(failure)
 
     threads = [threading.Thread(target=repeat, args=(call,)) for call in others]
     for thread in threads:
@@ -35,6 +40,8 @@ def beside(others, work, pause=0):
         done.set()
         for thread in threads:
             thread.join()
+    if failures:
+        raise failures[0]
     return times
 
 
@@ -53,24 +60,36 @@ def figures(times):
 
 
 def backup(scratch):
-    """Records while the database is copied: the first copy has a new name, those after it replace it."""
+    """Records while the database is copied: by the schedule, then by a command whose copies replace one another."""
     data, copy = os.path.join(scratch, "data"), os.path.join(scratch, "copy.db")
     bench_binary("ledger", "fill", data, ENTRIES, 1_000)
-    server = tallybox(scratch)
-    writers = [caller(server, user, "POST", "/usage/record", RECORD) for user in range(1, CONNECTIONS + 1)]
+    os.sync()
+
+    def writers(server):
+        return [caller(server, user, "POST", "/usage/record", RECORD) for user in range(1, CONNECTIONS + 1)]
 
     def back_up():
-        subprocess.run([BINARY, "--data-dir", data, "backup", copy], check=True, stdout=server.log, stderr=server.log)
+        command = [BINARY, "--data-dir", data, "backup", copy]
+        subprocess.run(command, check=True, stdout=server.log, stderr=server.log, start_new_session=True)
 
-    beside(writers, lambda: time.sleep(2))
-    alone = beside(writers, lambda: time.sleep(15))
-    first = beside(writers, back_up)
-    again = [waited for _ in range(COPIES) for waited in beside(writers, back_up)]
+    def made_by_itself():
+        directory = pathlib.Path(data, "backups")
+        while not list(directory.glob("tallybox-*.db")):
+            time.sleep(0.1)
+
+    server = tallybox(scratch)
+    beside(writers(server), lambda: time.sleep(2))
+    alone = beside(writers(server), lambda: time.sleep(15))
+    back_up()
+    again = [waited for _ in range(COPIES) for waited in beside(writers(server), back_up)]
     size = os.path.getsize(copy) / 1e6
     server.stop()
-    what = f"`POST /usage/record`, {CONNECTIONS} connections, while {size:.0f} MB are backed up"
-    row(what, figures(first), f"without: {figures(alone)}")
-    row(f"the same, {COPIES} copies that replace the one before", figures(again))
+    server = tallybox(scratch, {"TALLYBOX_BACKUP__EVERY": "1h"})
+    scheduled = beside(writers(server), made_by_itself)
+    server.stop()
+    row(f"`POST /usage/record`, {CONNECTIONS} connections, while {size:.0f} MB are backed up by the schedule", figures(scheduled),
+        f"without: {figures(alone)}")
+    row(f"the same, by a command, {COPIES} copies that replace the one before", figures(again))
 
 
 def bodies(scratch):

@@ -252,13 +252,7 @@ fn prove(path: &Path, clock: &Clock) -> Result<()> {
 
 /// SQLite's own files beside a database.
 fn companions(database: &Path) -> [PathBuf; 3] {
-    ["-wal", "-shm", "-journal"].map(|suffix| with_suffix(database, suffix))
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
+    ["-wal", "-shm", "-journal"].map(|suffix| connection::with_suffix(database, suffix))
 }
 
 /// Gives what is about to be replaced a second name, with all that its log holds. At no moment is there no database, and at
@@ -279,7 +273,7 @@ fn keep_aside(database: &Path, aside: &Path) -> Result<()> {
     }
     let aside_them = || -> io::Result<()> {
         if had_one {
-            let next = with_suffix(aside, ".next");
+            let next = connection::with_suffix(aside, ".next");
             let _ = fs::remove_file(&next);
             if fs::hard_link(database, &next).is_err() {
                 // A file system without second names.
@@ -290,7 +284,7 @@ fn keep_aside(database: &Path, aside: &Path) -> Result<()> {
         }
         for (own, with_aside) in companions(database).iter().zip(companions(aside)) {
             // A log without its database must not come to lie beside another one.
-            let kept = if had_one { with_aside } else { with_suffix(own, ".before-restore") };
+            let kept = if had_one { with_aside } else { connection::with_suffix(own, ".before-restore") };
             for result in [fs::remove_file(&kept), fs::rename(own, &kept)] {
                 match result {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -44,17 +44,21 @@ pub fn keep_temporary_files_in(directory: &Path) {
     });
 }
 
-/// Whether nobody else has `file` open. Linux lends a file for writing under that condition alone; the loan is returned at
-/// once, since it would be called in by a signal. False where it cannot be told.
+/// Whether nobody else has `file` open, as far as this machine knows. Linux lends a file for writing under that condition
+/// alone; the loan is returned at once. False where it cannot be told.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "leases are asked for by fcntl, for which rustix has no function")]
 pub(super) fn is_open_here_alone(file: &File) -> bool {
+    use std::ffi::c_int;
     use std::os::fd::AsRawFd;
-    let lease = |kind: std::ffi::c_int| {
-        // SAFETY: the descriptor is open as long as `file` is; F_SETLEASE takes a number and writes to no memory of ours.
-        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) == 0 }
+    // Of asm-generic/fcntl.h; libc does not name it.
+    const F_SETSIG: c_int = 10;
+    let told = |what: c_int, number: c_int| {
+        // SAFETY: the descriptor is open as long as `file` is; each of these takes a number and writes to no memory of ours.
+        unsafe { libc::fcntl(file.as_raw_fd(), what, number) == 0 }
     };
-    lease(libc::F_WRLCK) && lease(libc::F_UNLCK)
+    // Who opens it just then has the loan called in by a signal: by one that ends no process.
+    told(F_SETSIG, libc::SIGURG) && told(libc::F_SETLEASE, libc::F_WRLCK) && told(libc::F_SETLEASE, libc::F_UNLCK)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -147,7 +147,7 @@ impl Store {
 
     /// Bytes of the write-ahead log; 0 where there is none.
     pub fn log_bytes(&self) -> u64 {
-        std::fs::metadata(self.inner.directory.join("tallybox.db-wal")).map_or(0, |file| file.len())
+        connection::log_bytes(&connection::database_path(&self.inner.directory))
     }
 
     /// Bytes that may still be written where the database is; none where the file system does not say.

@@ -16,18 +16,16 @@ const RETRY_MOST: Duration = Duration::from_secs(64);
 const EMPTY_PATIENCE: Duration = Duration::from_millis(200);
 /// How long it waits for them where the log is only too long.
 const RESTART_PATIENCE: Duration = Duration::from_millis(50);
-/// What is cut off a long log at once. Cutting 440 MB had commits wait for 200 ms (ext4 mounted with `discard`).
-const PIECE_BYTES: u64 = 8 << 20;
 /// How often the length of the log is looked up. Not after each commit: once a file's times have been read, Linux (6.13
 /// and later) updates them at the next write, and the next sync has to write that too, which takes it a third longer.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The log of the writer's connection.
 pub(super) struct Log {
-    path: PathBuf,
+    database: PathBuf,
     /// Pages after which it is copied into the database.
     checkpoint_pages: u32,
-    /// What its file keeps.
+    /// What its file is cut down to in the end.
     bytes_kept: u64,
     /// How long it may get.
     bytes_max: u64,
@@ -38,6 +36,8 @@ pub(super) struct Log {
     /// When it is next begun anew by force where it is too long, and how long after a failed try it is tried again.
     restart_at: Instant,
     restart_pause: Duration,
+    /// How long it was at the last try.
+    restarted_bytes: u64,
     /// Whether it still holds what has been erased.
     tells: bool,
     /// When it was last tried to empty it, and how long after that it is tried again.
@@ -48,14 +48,15 @@ pub(super) struct Log {
 impl Log {
     pub(super) fn of(connection: &Connection, checkpoint_pages: u32) -> Self {
         Self {
-            path: PathBuf::from(format!("{}-wal", connection.path().unwrap_or_default())),
+            database: PathBuf::from(connection.path().unwrap_or_default()),
             checkpoint_pages,
             bytes_kept: connection::log_bytes_kept(checkpoint_pages),
             bytes_max: connection::log_bytes_max(checkpoint_pages),
-            cut_at: connection::log_bytes_kept(checkpoint_pages),
+            cut_at: 0,
             look_at: Instant::now(),
             restart_at: Instant::now(),
             restart_pause: RETRY,
+            restarted_bytes: u64::MAX,
             tells: false,
             emptied_at: None,
             empty_pause: RETRY,
@@ -106,18 +107,21 @@ impl Log {
             return;
         }
         self.look_at = now + LOOK;
-        let bytes = std::fs::metadata(&self.path).map_or(0, |log| log.len());
+        let bytes = connection::log_bytes(&self.database);
         self.cut_slowly(reader, bytes);
         if bytes <= self.bytes_max {
-            (self.restart_at, self.restart_pause) = (now, RETRY);
+            (self.restart_at, self.restart_pause, self.restarted_bytes) = (now, RETRY, u64::MAX);
             return;
         }
         if now < self.restart_at {
             return;
         }
         match connection::restart_log(reader.connection, RESTART_PATIENCE, self.checkpoint_pages) {
-            Ok(true) => return self.restart_pause = RETRY,
-            Ok(false) => {}
+            // It has lost a piece, and may lose the next.
+            Ok(true) if std::mem::replace(&mut self.restarted_bytes, bytes) > bytes => {
+                return self.restart_pause = RETRY;
+            }
+            Ok(_) => {}
             Err(error) => tracing::warn!(?error, "the log could not be begun anew; a later commit tries again"),
         }
         self.restart_at = now + self.restart_pause;
@@ -126,7 +130,7 @@ impl Log {
 
     /// Has a log of so many bytes lose one piece the next time that it is begun anew, and not all that is too much.
     fn cut_slowly(&mut self, reader: &Reader<'_>, bytes: u64) {
-        let cut_at = bytes.saturating_sub(PIECE_BYTES).max(self.bytes_kept);
+        let cut_at = connection::cut_of(bytes, self.bytes_kept);
         if cut_at == self.cut_at {
             return;
         }
@@ -151,7 +155,7 @@ fn empty_and_unmark(reader: &Reader<'_>) -> Result<bool> {
 mod tests {
     use super::*;
     use crate::clock::Clock;
-    use crate::store::connection::{create_files, database_path, open_writer};
+    use crate::store::connection::{LOG_PIECE_BYTES, create_files, database_path, open_writer};
 
     /// A database of a table of blobs with a log of `pages` or more, and who has read it since then.
     fn held(directory: &std::path::Path, pages: i64) -> (Connection, Connection) {
@@ -204,7 +208,7 @@ mod tests {
             (log.look_at, log.restart_at) = (Instant::now(), Instant::now());
             log.shorten(&reader);
             connection.execute("INSERT INTO blobs VALUES (zeroblob(8000))", []).unwrap();
-            std::fs::metadata(&log.path).unwrap().len()
+            connection::log_bytes(&log.database)
         };
         let held_back = commit();
         assert!(held_back > 20 << 20, "{held_back}");
@@ -212,7 +216,7 @@ mod tests {
         let mut lengths = vec![held_back];
         lengths.extend((0..4).map(|_| commit()));
         let cut: Vec<u64> = lengths.windows(2).map(|pair| pair[0].saturating_sub(pair[1])).collect();
-        assert!(cut[0] > 0 && cut.iter().all(|cut| *cut <= PIECE_BYTES + (1 << 16)), "{lengths:?}");
+        assert!(cut[0] > 0 && cut.iter().all(|cut| *cut <= LOG_PIECE_BYTES + (1 << 16)), "{lengths:?}");
         assert_eq!(lengths[3..], [50 * 8_192; 2]);
     }
 
