@@ -169,20 +169,30 @@ fn checkpoint(connection: &Connection, mode: &str, patience: Duration) -> Result
     Ok(busy.map_err(fault)? == 0)
 }
 
+/// What came of a try to have the log begun anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Restart {
+    /// The next commit may begin it anew.
+    Free,
+    /// A reader needs more than its last pages: it will not be done soon, and was not waited for.
+    Held,
+    /// Readers were waited for in vain.
+    Busy,
+}
+
 /// As [`empty_log`], for a log whose file has merely grown too long: the next commit begins it anew, and cuts the file. Readers
-/// are waited for only where what is in it is too long as well; one that needs more than its last `pages` pages will not be
-/// done soon: then false at once.
-pub(super) fn restart_log(connection: &Connection, patience: Duration, pages: u32) -> Result<bool> {
+/// are waited for only where what is in it is too long as well; who needs more than its last `pages` pages holds it.
+pub(super) fn restart_log(connection: &Connection, patience: Duration, pages: u32) -> Result<Restart> {
     let counts = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
     let (written, copied) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], counts).map_err(fault)?;
     if written - copied > i64::from(pages) {
-        return Ok(false);
+        return Ok(Restart::Held);
     }
     let bytes = u64::try_from(written).unwrap_or(0) * u64::from(PAGE_BYTES);
     if written == copied && bytes <= log_bytes_max(pages) {
-        return Ok(true);
+        return Ok(Restart::Free);
     }
-    checkpoint(connection, "RESTART", patience)
+    Ok(if checkpoint(connection, "RESTART", patience)? { Restart::Free } else { Restart::Busy })
 }
 
 /// The connections that read.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use crate::domain::Result;
+use crate::store::connection::Restart;
 use crate::store::{Reader, connection, erasure};
 
 /// How soon emptying the log is tried again after an erasure. Writes wait meanwhile, so each failure doubles this time:
@@ -99,8 +100,8 @@ impl Log {
 
     /// Readers that overlap without a gap keep the log from ever being begun anew, and it would grow for as long as
     /// they come. So where it is too long, new readers are for a moment let in only behind what is copied. A reader
-    /// that stays, such as a backup, is not waited for every second: a failed try doubles the time to the next, as
-    /// after an erasure.
+    /// that stays, such as a backup, is not waited for; where others were in vain, that doubles the time to the next
+    /// try, as after an erasure.
     fn shorten(&mut self, reader: &Reader<'_>) {
         let now = Instant::now();
         if now < self.look_at {
@@ -118,10 +119,12 @@ impl Log {
         }
         match connection::restart_log(reader.connection, RESTART_PATIENCE, self.checkpoint_pages) {
             // It has lost a piece, and may lose the next.
-            Ok(true) if std::mem::replace(&mut self.restarted_bytes, bytes) > bytes => {
+            Ok(Restart::Free) if std::mem::replace(&mut self.restarted_bytes, bytes) > bytes => {
                 return self.restart_pause = RETRY;
             }
-            Ok(_) => {}
+            // To ask costs nothing.
+            Ok(Restart::Held) => return self.restarted_bytes = u64::MAX,
+            Ok(Restart::Free | Restart::Busy) => {}
             Err(error) => tracing::warn!(?error, "the log could not be begun anew; a later commit tries again"),
         }
         self.restart_at = now + self.restart_pause;
@@ -228,8 +231,16 @@ mod tests {
             writer.execute("INSERT INTO blobs VALUES (zeroblob(8000))", []).unwrap();
         }
         let begun = Instant::now();
-        assert!(!connection::restart_log(&writer, Duration::from_mins(2), 40).unwrap());
+        assert_eq!(connection::restart_log(&writer, Duration::from_mins(2), 40).unwrap(), Restart::Held);
         assert!(begun.elapsed() < Duration::from_mins(1));
-        assert!(!connection::restart_log(&writer, Duration::from_millis(1), 400).unwrap());
+        assert_eq!(connection::restart_log(&writer, Duration::from_millis(1), 400).unwrap(), Restart::Busy);
+        // So the log is begun anew as soon as that reader ends.
+        let reader = Reader { connection: &writer, now: Clock::system().now(), recall: None };
+        let mut log = Log { bytes_max: 0, ..Log::of(&writer, 40) };
+        for _ in 0..3 {
+            (log.look_at, log.restart_at) = (begun, begun);
+            log.shorten(&reader);
+            assert_eq!((log.restart_at, log.restart_pause), (begun, RETRY));
+        }
     }
 }
