@@ -29,7 +29,7 @@ pub fn give_way() {
     // Elsewhere it is the whole process that would give way.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(None, 19) {
-        tracing::info!(%error, "a backup does not give way to others");
+        tracing::info!(%error, "a backup or check keeps its priority");
     }
 }
 
