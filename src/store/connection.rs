@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use r2d2::Pool;
 use r2d2_sqlite::SqliteConnectionManager;
@@ -23,6 +23,9 @@ const PAGE_BYTES: u32 = 8_192;
 pub(super) const LOG_PIECE_BYTES: u64 = 8 << 20;
 /// How long a connection waits for another process's write lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a checkpoint waits for readers before it looks anew which of them are in its way, and how long it then lets be.
+const CHECKPOINT_ROUND: Duration = Duration::from_millis(10);
+const CHECKPOINT_PAUSE: Duration = Duration::from_millis(1);
 
 /// Path of the database in its directory.
 pub(super) fn database_path(directory: &Path) -> PathBuf {
@@ -162,11 +165,20 @@ pub(super) fn empty_log(connection: &Connection, patience: Duration) -> Result<b
     checkpoint(connection, "TRUNCATE", patience)
 }
 
+/// False where readers were in the way until the end of `patience`. SQLite waits for a reader by the lock of its mark,
+/// and another that reads what is newer may have taken that mark over, so it is asked anew after a while.
 fn checkpoint(connection: &Connection, mode: &str, patience: Duration) -> Result<bool> {
-    connection.busy_timeout(patience).map_err(fault)?;
-    let busy = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get::<_, i64>(0));
+    let until = Instant::now() + patience;
+    connection.busy_timeout(patience.min(CHECKPOINT_ROUND)).map_err(fault)?;
+    let sql = format!("PRAGMA wal_checkpoint({mode})");
+    let copied = loop {
+        match connection.query_row(&sql, [], |row| row.get::<_, bool>(0)) {
+            Ok(true) if Instant::now() < until => std::thread::sleep(CHECKPOINT_PAUSE),
+            is_busy => break is_busy.map(|is_busy| !is_busy),
+        }
+    };
     connection.busy_timeout(BUSY_TIMEOUT).map_err(fault)?;
-    Ok(busy.map_err(fault)? == 0)
+    copied.map_err(fault)
 }
 
 /// What came of a try to have the log begun anew.
@@ -224,6 +236,8 @@ fn set_common(connection: &Connection) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
     use super::*;
 
     #[test]
@@ -236,5 +250,38 @@ mod tests {
         assert!(said.contains(&command) && !said.contains("belongs to"), "{said}");
         let said = unusable(Path::new("/data"), &ErrorKind::ReadOnlyFilesystem.into()).to_string();
         assert!(said.contains("/data is mounted read-only"), "{said}");
+    }
+
+    #[test]
+    fn who_comes_while_readers_are_waited_for_does_not_keep_the_log() {
+        let directory = tempfile::tempdir().unwrap();
+        create_files(directory.path()).unwrap();
+        let path = database_path(directory.path());
+        let writer = open_writer(&path, 1_000_000).unwrap();
+        writer.execute_batch("CREATE TABLE counts (count)").unwrap();
+        let (stop, comes) = (AtomicBool::new(false), AtomicU64::new(0));
+        let begun_anew: Vec<bool> = std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let reader = open_writer(&path, 1_000_000).unwrap();
+                    while !stop.load(Ordering::SeqCst) {
+                        reader.execute_batch("BEGIN; SELECT count(*) FROM counts").unwrap();
+                        std::thread::sleep(Duration::from_millis(5 + comes.fetch_add(1, Ordering::SeqCst) % 5));
+                        reader.execute_batch("COMMIT").unwrap();
+                    }
+                });
+            }
+            let restart = |_| {
+                for _ in 0..20 {
+                    writer.execute("INSERT INTO counts VALUES (1)", []).unwrap();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                checkpoint(&writer, "RESTART", Duration::from_secs(2)).unwrap()
+            };
+            let begun_anew = (0..20).map(restart).collect();
+            stop.store(true, Ordering::SeqCst);
+            begun_anew
+        });
+        assert_eq!(begun_anew, [true; 20]);
     }
 }

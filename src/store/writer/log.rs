@@ -37,8 +37,6 @@ pub(super) struct Log {
     /// When it is next begun anew by force where it is too long, and how long after a failed try it is tried again.
     restart_at: Instant,
     restart_pause: Duration,
-    /// How long it was at the last try.
-    restarted_bytes: u64,
     /// Whether it still holds what has been erased.
     tells: bool,
     /// When it was last tried to empty it, and how long after that it is tried again.
@@ -57,7 +55,6 @@ impl Log {
             look_at: Instant::now(),
             restart_at: Instant::now(),
             restart_pause: RETRY,
-            restarted_bytes: u64::MAX,
             tells: false,
             emptied_at: None,
             empty_pause: RETRY,
@@ -111,20 +108,18 @@ impl Log {
         let bytes = connection::log_bytes(&self.database);
         self.cut_slowly(reader, bytes);
         if bytes <= self.bytes_max {
-            (self.restart_at, self.restart_pause, self.restarted_bytes) = (now, RETRY, u64::MAX);
+            (self.restart_at, self.restart_pause) = (now, RETRY);
             return;
         }
         if now < self.restart_at {
             return;
         }
         match connection::restart_log(reader.connection, RESTART_PATIENCE, self.checkpoint_pages) {
-            // It has lost a piece, and may lose the next.
-            Ok(Restart::Free) if std::mem::replace(&mut self.restarted_bytes, bytes) > bytes => {
-                return self.restart_pause = RETRY;
-            }
-            // To ask costs nothing.
-            Ok(Restart::Held) => return self.restarted_bytes = u64::MAX,
-            Ok(Restart::Free | Restart::Busy) => {}
+            // The next commit cuts a piece off, and another may be due.
+            Ok(Restart::Free) => return self.restart_pause = RETRY,
+            // To ask costs little.
+            Ok(Restart::Held) => return,
+            Ok(Restart::Busy) => {}
             Err(error) => tracing::warn!(?error, "the log could not be begun anew; a later commit tries again"),
         }
         self.restart_at = now + self.restart_pause;
