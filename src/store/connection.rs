@@ -181,30 +181,34 @@ fn checkpoint(connection: &Connection, mode: &str, patience: Duration) -> Result
     copied.map_err(fault)
 }
 
-/// What came of a try to have the log begun anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Restart {
-    /// The next commit may begin it anew.
-    Free,
-    /// A reader needs more than its last pages: it will not be done soon, and was not waited for.
-    Held,
-    /// Readers were waited for in vain.
-    Busy,
+/// Pages in the log, and how many of them, from its beginning, have been copied into the database.
+#[derive(Clone, Copy)]
+pub(super) struct LogPages {
+    pub(super) written: u64,
+    pub(super) copied: u64,
 }
 
-/// As [`empty_log`], for a log whose file has merely grown too long: the next commit begins it anew, and cuts the file. Readers
-/// are waited for only where what is in it is too long as well; who needs more than its last `pages` pages holds it.
-pub(super) fn restart_log(connection: &Connection, patience: Duration, pages: u32) -> Result<Restart> {
-    let counts = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
-    let (written, copied) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], counts).map_err(fault)?;
-    if written - copied > i64::from(pages) {
-        return Ok(Restart::Held);
+impl LogPages {
+    /// Bytes of what is in the log; its file may be longer.
+    pub(super) fn bytes(self) -> u64 {
+        self.written * u64::from(PAGE_BYTES)
     }
-    let bytes = u64::try_from(written).unwrap_or(0) * u64::from(PAGE_BYTES);
-    if written == copied && bytes <= log_bytes_max(pages) {
-        return Ok(Restart::Free);
-    }
-    Ok(if checkpoint(connection, "RESTART", patience)? { Restart::Free } else { Restart::Busy })
+}
+
+/// Copies what no reader is in the way of, and waits for none.
+pub(super) fn copy_log(connection: &Connection) -> Result<LogPages> {
+    connection
+        .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+            // Both are -1 where another process copies at this moment.
+            let pages = |column| row.get(column).map(|pages: i64| u64::try_from(pages).unwrap_or(0));
+            Ok(LogPages { written: pages(1)?, copied: pages(2)? })
+        })
+        .map_err(fault)
+}
+
+/// As [`empty_log`], for a log that has merely grown too long: the next commit begins it anew, and cuts the file.
+pub(super) fn restart_log(connection: &Connection, patience: Duration) -> Result<bool> {
+    checkpoint(connection, "RESTART", patience)
 }
 
 /// The connections that read.
@@ -276,7 +280,7 @@ mod tests {
                     writer.execute("INSERT INTO counts VALUES (1)", []).unwrap();
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                checkpoint(&writer, "RESTART", Duration::from_secs(2)).unwrap()
+                restart_log(&writer, Duration::from_secs(2)).unwrap()
             };
             let begun_anew = (0..20).map(restart).collect();
             stop.store(true, Ordering::SeqCst);

@@ -329,8 +329,9 @@ async fn who_does_not_read_the_answers_loses_the_connection() {
     .await;
 }
 
-/// Most bytes of the log where it is copied after 100 pages, before readers have to wait for its emptying.
-const LOG_BYTES_MAX: u64 = 4 * 100 * 8_192;
+/// Pages after which the log is copied, and most bytes that it then gets to before readers have to wait for its emptying.
+const LOG_PAGES: u64 = 1_000;
+const LOG_BYTES_MAX: u64 = 4 * LOG_PAGES * 8_192;
 
 /// Writes until the log is as `is` says.
 async fn write_until(app: &TestApp, token: &str, is: impl Fn(u64) -> bool) {
@@ -366,7 +367,7 @@ impl Drop for Stop<'_> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_that_overlap_without_a_gap_do_not_let_the_log_grow() {
-    let app = TestApp::with_config("[store]\ncheckpoint_pages = 100");
+    let app = TestApp::with_config(&format!("[store]\ncheckpoint_pages = {LOG_PAGES}"));
     let user = app.user("a@example.org", "pro").await;
     let stop = AtomicBool::new(false);
     let store = app.app.store().clone();
@@ -394,7 +395,7 @@ async fn readers_that_overlap_without_a_gap_do_not_let_the_log_grow() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_one_long_reader_held_is_short_again_after_it() {
-    let app = TestApp::with_config("[store]\ncheckpoint_pages = 100");
+    let app = TestApp::with_config(&format!("[store]\ncheckpoint_pages = {LOG_PAGES}"));
     let user = app.user("a@example.org", "pro").await;
     let (work, begun, release) = held();
     let mut reading = Box::pin(app.app.store().read(move |reader| -> Result<()> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use crate::domain::Result;
-use crate::store::connection::Restart;
+use crate::store::connection::LogPages;
 use crate::store::{Reader, connection, erasure};
 
 /// How soon emptying the log is tried again after an erasure. Writes wait meanwhile, so each failure doubles this time:
@@ -21,11 +21,20 @@ const RESTART_PATIENCE: Duration = Duration::from_millis(50);
 /// and later) updates them at the next write, and the next sync has to write that too, which takes it a third longer.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// What came of a try to have the log begun anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Restart {
+    /// The next commit may begin it anew.
+    Free,
+    /// A reader needs it that has read for some time: it may not be done soon, and was not waited for.
+    Held,
+    /// Readers were waited for in vain.
+    Busy,
+}
+
 /// The log of the writer's connection.
 pub(super) struct Log {
     database: PathBuf,
-    /// Pages after which it is copied into the database.
-    checkpoint_pages: u32,
     /// What its file is cut down to in the end.
     bytes_kept: u64,
     /// How long it may get.
@@ -37,6 +46,8 @@ pub(super) struct Log {
     /// When it is next begun anew by force where it is too long, and how long after a failed try it is tried again.
     restart_at: Instant,
     restart_pause: Duration,
+    /// How many pages were in it when it was last tried, since it has been too long.
+    pages_seen: Option<u64>,
     /// Whether it still holds what has been erased.
     tells: bool,
     /// When it was last tried to empty it, and how long after that it is tried again.
@@ -48,13 +59,13 @@ impl Log {
     pub(super) fn of(connection: &Connection, checkpoint_pages: u32) -> Self {
         Self {
             database: PathBuf::from(connection.path().unwrap_or_default()),
-            checkpoint_pages,
             bytes_kept: connection::log_bytes_kept(checkpoint_pages),
             bytes_max: connection::log_bytes_max(checkpoint_pages),
             cut_at: 0,
             look_at: Instant::now(),
             restart_at: Instant::now(),
             restart_pause: RETRY,
+            pages_seen: None,
             tells: false,
             emptied_at: None,
             empty_pause: RETRY,
@@ -108,13 +119,13 @@ impl Log {
         let bytes = connection::log_bytes(&self.database);
         self.cut_slowly(reader, bytes);
         if bytes <= self.bytes_max {
-            (self.restart_at, self.restart_pause) = (now, RETRY);
+            (self.restart_at, self.restart_pause, self.pages_seen) = (now, RETRY, None);
             return;
         }
         if now < self.restart_at {
             return;
         }
-        match connection::restart_log(reader.connection, RESTART_PATIENCE, self.checkpoint_pages) {
+        match self.restart(reader.connection) {
             // The next commit cuts a piece off, and another may be due.
             Ok(Restart::Free) => return self.restart_pause = RETRY,
             // To ask costs little.
@@ -124,6 +135,26 @@ impl Log {
         }
         self.restart_at = now + self.restart_pause;
         self.restart_pause = (self.restart_pause * 2).min(RETRY_MOST);
+    }
+
+    /// Has the next commit begin the log anew, where that can be. Readers are waited for only where what is in the log is
+    /// too long as well, or not copied.
+    fn restart(&mut self, connection: &Connection) -> Result<Restart> {
+        let pages @ LogPages { written, copied } = connection::copy_log(connection)?;
+        let seen = self.pages_seen.replace(written);
+        // Who is in the way of pages that were there at the last try has read since then. The first try is only to see.
+        if copied < written && seen.is_none_or(|seen| copied < seen && seen <= written) {
+            return Ok(Restart::Held);
+        }
+        if copied == written && pages.bytes() <= self.bytes_max {
+            return Ok(Restart::Free);
+        }
+        if !connection::restart_log(connection, RESTART_PATIENCE)? {
+            return Ok(Restart::Busy);
+        }
+        // What comes next are other pages.
+        self.pages_seen = Some(0);
+        Ok(Restart::Free)
     }
 
     /// Has a log of so many bytes lose one piece the next time that it is begun anew, and not all that is too much.
@@ -178,7 +209,8 @@ mod tests {
         let mut log = Log { bytes_max: 10 * 8_192, ..Log::of(&connection, 5_000) };
         let look = |log: &mut Log| {
             let begun = Instant::now();
-            (log.look_at, log.restart_at) = (begun, begun);
+            // The reader has come since the last try.
+            (log.look_at, log.restart_at, log.pages_seen) = (begun, begun, Some(0));
             log.shorten(&reader);
             log.restart_at.duration_since(begun).as_secs()
         };
@@ -219,23 +251,31 @@ mod tests {
     }
 
     #[test]
-    fn who_reads_what_is_old_is_not_waited_for_at_all() {
+    fn who_has_read_for_some_time_is_not_waited_for_at_all() {
         let directory = tempfile::tempdir().unwrap();
-        let (writer, _reader) = held(directory.path(), 1);
-        for _ in 0..50 {
+        let (writer, other) = held(directory.path(), 1);
+        let mut log = Log { bytes_max: 0, ..Log::of(&writer, 100) };
+        assert_eq!(log.restart(&writer).unwrap(), Restart::Held, "at first it is not known since when it reads");
+        for _ in 0..500 {
             writer.execute("INSERT INTO blobs VALUES (zeroblob(8000))", []).unwrap();
+            assert_eq!(log.restart(&writer).unwrap(), Restart::Held);
         }
-        let begun = Instant::now();
-        assert_eq!(connection::restart_log(&writer, Duration::from_mins(2), 40).unwrap(), Restart::Held);
-        assert!(begun.elapsed() < Duration::from_mins(1));
-        assert_eq!(connection::restart_log(&writer, Duration::from_millis(1), 400).unwrap(), Restart::Busy);
         // So the log is begun anew as soon as that reader ends.
         let reader = Reader { connection: &writer, now: Clock::system().now(), recall: None };
-        let mut log = Log { bytes_max: 0, ..Log::of(&writer, 40) };
+        let begun = Instant::now();
         for _ in 0..3 {
             (log.look_at, log.restart_at) = (begun, begun);
             log.shorten(&reader);
             assert_eq!((log.restart_at, log.restart_pause), (begun, RETRY));
         }
+        // Another has begun to read meanwhile, however much has been written since.
+        other.execute_batch("ROLLBACK; BEGIN; SELECT count(*) FROM blobs").unwrap();
+        for _ in 0..500 {
+            writer.execute("INSERT INTO blobs VALUES (zeroblob(8000))", []).unwrap();
+        }
+        assert_eq!(log.restart(&writer).unwrap(), Restart::Busy);
+        assert_eq!(log.restart(&writer).unwrap(), Restart::Held);
+        other.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(log.restart(&writer).unwrap(), Restart::Free);
     }
 }
